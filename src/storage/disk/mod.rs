@@ -72,6 +72,7 @@ pub enum EntryKind {
 }
 
 /// An open file. Positions and lengths in bytes.
+#[expect(clippy::len_without_is_empty, reason = "an empty file is like any other")]
 pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Length.
     fn len(&self) -> io::Result<u64>;
@@ -98,5 +99,5 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
 mod memory;
 mod real;
 
-pub use memory::MemoryDisk;
-pub use real::{LockError, RealDisk};
+pub use memory::{Call, MemoryDisk};
+pub use real::{LockError, MapUsage, RealDisk};
