@@ -21,8 +21,7 @@
 //! [`decode`] is strict: it is for our own files. What came over a network may have been written by others; for that see
 //! [`crate::slice`].
 
-use bytes::BufMut;
-
+use crate::fixed::Writer;
 use crate::ids::TopicId;
 use crate::limits::{MAX_RECORDS_PER_BATCH, MAX_STORED_BODY_BYTES};
 use crate::v1::Codec;
@@ -252,23 +251,22 @@ impl BatchHeader {
         let body_len = u32::try_from(body_len).unwrap_or(u32::MAX);
 
         let mut prefix = [0_u8; BATCH_PREFIX_LEN];
-        let mut out = prefix.as_mut_slice();
-        out.put_u8(BATCH_TAG);
-        out.put_slice(&varint::padded4(body_len));
-        put64(&mut out, 0x09, self.base_offset);
-        put32(&mut out, 0x15, self.last_offset_delta);
-        put32(&mut out, 0x1D, self.leader_epoch);
-        put32(&mut out, 0x25, self.record_count);
-        put32(&mut out, 0x2D, self.attributes.0);
-        put64(&mut out, 0x31, self.append_time_ms);
-        put64(&mut out, 0x39, self.max_timestamp_ms);
-        put64(&mut out, 0x41, self.producer_id);
-        put32(&mut out, 0x4D, self.producer_epoch);
-        put32(&mut out, 0x55, self.base_sequence);
-        put32(&mut out, 0x5D, self.records_crc32);
+        let mut out = Writer::new(&mut prefix);
+        out.tagged(BATCH_TAG, varint::padded4(body_len));
+        out.tagged(0x09, self.base_offset.to_le_bytes());
+        out.tagged(0x15, self.last_offset_delta.to_le_bytes());
+        out.tagged(0x1D, self.leader_epoch.to_le_bytes());
+        out.tagged(0x25, self.record_count.to_le_bytes());
+        out.tagged(0x2D, self.attributes.0.to_le_bytes());
+        out.tagged(0x31, self.append_time_ms.to_le_bytes());
+        out.tagged(0x39, self.max_timestamp_ms.to_le_bytes());
+        out.tagged(0x41, self.producer_id.to_le_bytes());
+        out.tagged(0x4D, self.producer_epoch.to_le_bytes());
+        out.tagged(0x55, self.base_sequence.to_le_bytes());
+        out.tagged(0x5D, self.records_crc32.to_le_bytes());
         let crc = header_crc(&prefix, topic, partition);
-        if let Some((_, mut own)) = prefix.split_at_mut_checked(CRC_COVERED_LEN) {
-            put32(&mut own, 0x65, crc);
+        if let Some((_, own)) = prefix.split_at_mut_checked(CRC_COVERED_LEN) {
+            Writer::new(own).tagged(0x65, crc.to_le_bytes());
         }
         prefix
     }
@@ -295,16 +293,6 @@ impl BatchHeader {
             && count <= spanned
             && full
     }
-}
-
-fn put32(out: &mut &mut [u8], tag: u8, value: u32) {
-    out.put_u8(tag);
-    out.put_u32_le(value);
-}
-
-fn put64(out: &mut &mut [u8], tag: u8, value: i64) {
-    out.put_u8(tag);
-    out.put_i64_le(value);
 }
 
 /// The checksum over where a batch lies and the first 76 bytes of its prefix.

@@ -16,6 +16,7 @@
 //! | [`limits`], [`names`], [`ids`] | sizes, names of topics and groups, ids of topics |
 //! | [`header`] | the fixed header in front of a stored batch |
 //! | [`segment`] | first and last field of a segment file |
+//! | [`chunks`] | bytes in several pieces, as a network delivers them |
 //! | [`request`] | finds the records in the body of a produce call without decoding them |
 //! | [`walk`](mod@walk) | checks every record of a run, in place |
 //! | [`builder`] | encodes a run, for clients |
@@ -25,13 +26,20 @@
 //!
 //! Nothing here does I/O, reads a clock, or panics on any input.
 
+pub mod builder;
+pub mod chunks;
+mod fixed;
 pub mod header;
 pub mod ids;
 pub mod limits;
 pub mod murmur2;
 pub mod names;
+pub mod request;
 pub mod segment;
+#[cfg(test)]
+mod testing;
 mod varint;
+pub mod walk;
 
 /// The API, generated from `annals/v1/*.proto`.
 #[allow(

@@ -12,8 +12,7 @@
 //! Each carries its own checksum over the bytes of its fields before it, tags included; the outer tag and length are fixed, so
 //! they need none. The footer's `file_crc32` covers every byte of the file before the footer's tag.
 
-use bytes::BufMut;
-
+use crate::fixed::Writer;
 use crate::ids::TopicId;
 
 /// Format version this release writes.
@@ -98,13 +97,15 @@ impl SegmentIdentity {
     /// The whole field, tag and length included.
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
         let mut field = [0_u8; SEGMENT_HEADER_LEN];
-        let mut out = Writer { rest: field.as_mut_slice() };
-        out.lead(SEGMENT_HEADER_TAG, SEGMENT_HEADER_LEN);
+        let mut out = Writer::new(&mut field);
+        out.tagged(SEGMENT_HEADER_TAG, [short(SEGMENT_HEADER_LEN - 2)]);
         out.tagged(0x09, SEGMENT_MAGIC.to_le_bytes());
         out.tagged(0x15, self.format_version.to_le_bytes());
         out.tagged(0x19, self.feature_bits.to_le_bytes());
-        out.id(0x22, self.cluster_id);
-        out.id(0x2A, self.topic_id.0);
+        out.raw(&[0x22, 16]);
+        out.raw(&self.cluster_id);
+        out.raw(&[0x2A, 16]);
+        out.raw(&self.topic_id.0);
         out.tagged(0x35, self.partition.to_le_bytes());
         out.tagged(0x39, self.base_offset.to_le_bytes());
         out.tagged(0x45, self.generation.to_le_bytes());
@@ -150,8 +151,8 @@ impl SegmentSummary {
     /// The whole field, tag and length included.
     pub fn encode(&self) -> [u8; SEGMENT_FOOTER_LEN] {
         let mut field = [0_u8; SEGMENT_FOOTER_LEN];
-        let mut out = Writer { rest: field.as_mut_slice() };
-        out.lead(SEGMENT_FOOTER_TAG, SEGMENT_FOOTER_LEN);
+        let mut out = Writer::new(&mut field);
+        out.tagged(SEGMENT_FOOTER_TAG, [short(SEGMENT_FOOTER_LEN - 2)]);
         out.tagged(0x09, self.batch_count.to_le_bytes());
         out.tagged(0x11, self.record_count.to_le_bytes());
         out.tagged(0x19, self.last_offset.to_le_bytes());
@@ -183,34 +184,18 @@ impl SegmentSummary {
 /// Bytes of the closing crc field.
 const CRC_FIELD_LEN: usize = 5;
 
-struct Writer<'a> {
-    rest: &'a mut [u8],
-}
-
-impl Writer<'_> {
-    fn lead(&mut self, tag: u8, whole: usize) {
-        self.rest.put_u8(tag);
-        // Both fields are shorter than 128 bytes: one byte of length.
-        self.rest.put_u8(u8::try_from(whole - 2).unwrap_or(u8::MAX));
-    }
-
-    fn tagged<const N: usize>(&mut self, tag: u8, value: [u8; N]) {
-        self.rest.put_u8(tag);
-        self.rest.put_slice(&value);
-    }
-
-    fn id(&mut self, tag: u8, value: [u8; 16]) {
-        self.rest.put_u8(tag);
-        self.rest.put_u8(16);
-        self.rest.put_slice(&value);
-    }
+/// A length that fits one byte of varint; both fields are far below 128 bytes.
+const fn short(len: usize) -> u8 {
+    assert!(len < 0x80, "one byte of length");
+    #[allow(clippy::cast_possible_truncation, reason = "below 0x80")]
+    return len as u8;
 }
 
 /// Writes the closing checksum.
 fn close<const LEN: usize>(mut field: [u8; LEN], tag: u8) -> [u8; LEN] {
     let crc = crc32fast::hash(field.get(2..LEN - CRC_FIELD_LEN).unwrap_or_default());
     if let Some(rest) = field.get_mut(LEN - CRC_FIELD_LEN..) {
-        Writer { rest }.tagged(tag, crc.to_le_bytes());
+        Writer::new(rest).tagged(tag, crc.to_le_bytes());
     }
     field
 }

@@ -1,7 +1,7 @@
 //! Varints: protobuf's base-128 integers, least significant group first.
 //!
-//! Two readers, for two kinds of callers. [`read`] takes what any serialiser may write (up to ten bytes, padded or not), as
-//! stock decoders do. [`read_minimal`] takes only the shortest form, for what has to be canonical. Lengths
+//! [`read`] takes what any serialiser may write (up to ten bytes, padded or not), as
+//! stock decoders do; what has to be canonical is read by the walk, which takes only the shortest form. Lengths
 //! ([`read_length`]) have at most five bytes: more breaks some stock decoders, and none of our writers does it.
 
 /// A varint at the start of `bytes`, any width up to ten bytes; bits beyond 64 are refused. And the bytes it took.
@@ -51,11 +51,12 @@ pub(crate) const fn padded4(value: u32) -> [u8; 4] {
 }
 
 /// The value of four padded bytes, or `None` for any other form.
-pub(crate) const fn from_padded4([a, b, c, d]: [u8; 4]) -> Option<u32> {
+pub(crate) fn from_padded4([a, b, c, d]: [u8; 4]) -> Option<u32> {
     if a < 0x80 || b < 0x80 || c < 0x80 || d >= 0x80 {
         return None;
     }
-    Some((a & 0x7F) as u32 | ((b & 0x7F) as u32) << 7 | ((c & 0x7F) as u32) << 14 | (d as u32) << 21)
+    let group = |byte: u8| u32::from(byte & 0x7F);
+    Some(group(a) | group(b) << 7 | group(c) << 14 | group(d) << 21)
 }
 
 #[cfg(test)]

@@ -1,0 +1,305 @@
+//! Finds the records in the body of a produce call, without decoding them and without copying them.
+//!
+//! ```text
+//! ProduceRequest   0A topic   10 partition   18 durability   20 expected   35 crc:4   38 codec   42 request_id
+//!                  72 len packed   |   7A len Record   7A len Record   ...
+//!                                      `------- the run, verbatim ------'
+//! ```
+//!
+//! [`scan`] takes the body in the pieces in which it came. It reads every field as a stock decoder would (any order, the last of
+//! a field that came twice, unknown fields skipped) but a record is only stepped over: its bytes, tag and length included, go to
+//! the log as they are. The records lie in one run at the end, as every known serialiser writes them; should there be
+//! several runs, their pieces follow each other, still uncopied. What a record holds is for [`crate::walk`] to judge.
+//!
+//! A `ProduceStreamRequest` is field 1 around a `ProduceRequest`. If it came twice a stock decoder would merge the two, and
+//! merging messages is decoding their bytes one after the other: so that is what happens.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes};
+
+use crate::chunks::{Chunks, Cursor};
+use crate::v1::{Codec, Durability};
+use crate::varint;
+use crate::walk::whole_record;
+
+/// A produce call, its records still in their bytes.
+#[derive(Debug, Clone, Default)]
+pub struct ScannedProduce {
+    /// Topic name, unchecked.
+    pub topic: String,
+    /// Partition, if the caller chose one.
+    pub partition: Option<u32>,
+    /// Number of the durability asked for; see [`Self::durability`].
+    pub durability_number: i32,
+    /// The offset the first record has to get.
+    pub expected_next_offset: Option<i64>,
+    /// What the caller computed over the payload.
+    pub records_crc32: Option<u32>,
+    /// Number of the codec; see [`Self::codec`].
+    pub codec_number: i32,
+    /// Empty = none; its length is unchecked.
+    pub request_id: String,
+    /// The records.
+    pub payload: Payload,
+}
+
+impl ScannedProduce {
+    /// The level asked for, `None` if there is no such level.
+    pub fn durability(&self) -> Option<Durability> {
+        Durability::try_from(self.durability_number).ok()
+    }
+
+    /// The codec, `None` if there is no such codec.
+    pub fn codec(&self) -> Option<Codec> {
+        Codec::try_from(self.codec_number).ok()
+    }
+}
+
+/// The records of a call.
+#[derive(Debug, Clone, Default)]
+pub enum Payload {
+    /// None were sent.
+    #[default]
+    None,
+    /// The run of field 15, tags and lengths included: what goes into a batch.
+    Records(Chunks),
+    /// Field 14, tag and length included: what goes into a batch.
+    Compressed(Packed),
+}
+
+/// Field 14 as it was sent.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// The whole field, tag and length included.
+    pub field: Chunks,
+    /// Bytes of its tag and length.
+    lead: usize,
+}
+
+impl Packed {
+    /// What the codec unpacks: the field without its tag and length.
+    pub fn content(&self) -> Chunks {
+        Chunks::cut(&self.field, self.lead..self.field.byte_len())
+    }
+}
+
+/// A body that is not a produce call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("byte {at} of the request: {reason}")]
+pub struct ScanError {
+    /// Where the field begins that is wrong.
+    pub at: usize,
+    /// What is wrong.
+    pub reason: ScanReason,
+}
+
+/// What is wrong with a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ScanReason {
+    /// It ends within a field.
+    #[error("it ends within a field")]
+    Truncated,
+    /// A tag that is none: field number 0, a wire type that does not exist, or a group that does not close.
+    #[error("not a field")]
+    Tag,
+    /// A known field of the wrong wire type.
+    #[error("field {0} has the wrong wire type")]
+    WireType(u32),
+    /// Text that is not UTF-8.
+    #[error("field {0} is not UTF-8")]
+    Utf8(u32),
+    /// Field 14 whose length is longer than need be: readers get its bytes as they are.
+    #[error("field 14 has a tag or length that is longer than need be")]
+    Padded,
+    /// Both plain and compressed records.
+    #[error("both `records` and `compressed` are set")]
+    TwoPayloads,
+    /// A stream message without a request in it.
+    #[error("`append` is not set")]
+    NoAppend,
+}
+
+/// Reads a `ProduceRequest`.
+///
+/// # Errors
+/// If it is not one. Whether its values make sense is not asked here.
+pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
+    let mut out = ScannedProduce::default();
+    let mut found = Found::default();
+    let mut cursor = Cursor::new(body);
+    while !cursor.rest().is_empty() {
+        let at = cursor.pos();
+        field(&mut cursor, &mut out, &mut found).map_err(|reason| ScanError { at, reason })?;
+    }
+    out.payload = found.payload(body)?;
+    Ok(out)
+}
+
+/// Reads a `ProduceStreamRequest`.
+///
+/// # Errors
+/// If it is not one, or holds nothing.
+pub fn scan_stream(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
+    let mut inner = Chunks::default();
+    let mut seen = false;
+    let mut cursor = Cursor::new(body);
+    while !cursor.rest().is_empty() {
+        let at = cursor.pos();
+        let fault = |reason| ScanError { at, reason };
+        match tag(&mut cursor).map_err(fault)? {
+            (1, LEN) => {
+                let range = delimited(&mut cursor).map_err(fault)?;
+                inner.push_cut(body, range);
+                seen = true;
+            }
+            (1, _) => return Err(fault(ScanReason::WireType(1))),
+            (number, wire) => skip(&mut cursor, number, wire).map_err(fault)?,
+        }
+    }
+    if !seen {
+        return Err(ScanError { at: 0, reason: ScanReason::NoAppend });
+    }
+    scan(&inner)
+}
+
+const VARINT: u8 = 0;
+const I64: u8 = 1;
+const LEN: u8 = 2;
+const GROUP: u8 = 3;
+const END_GROUP: u8 = 4;
+const I32: u8 = 5;
+
+/// Deepest nesting of unknown groups, as in stock decoders.
+const MAX_GROUPS: usize = 100;
+
+/// Where the payload lies.
+#[derive(Default)]
+struct Found {
+    /// Runs of records: one, if the sender is like all known ones.
+    runs: Vec<Range<usize>>,
+    /// Field 14 and the width of its tag and length.
+    packed: Option<(Range<usize>, usize)>,
+}
+
+impl Found {
+    fn record(&mut self, field: Range<usize>) {
+        match self.runs.last_mut() {
+            Some(run) if run.end == field.start => run.end = field.end,
+            _ => self.runs.push(field),
+        }
+    }
+
+    fn payload(self, body: &[Bytes]) -> Result<Payload, ScanError> {
+        match (self.runs.is_empty(), self.packed) {
+            (true, None) => Ok(Payload::None),
+            (true, Some((field, lead))) => {
+                if lead != 1 + varint::len((field.len() - lead) as u64) {
+                    return Err(ScanError { at: field.start, reason: ScanReason::Padded });
+                }
+                Ok(Payload::Compressed(Packed { field: Chunks::cut(body, field), lead }))
+            }
+            (false, None) => {
+                let mut run = Chunks::default();
+                self.runs.into_iter().for_each(|range| run.push_cut(body, range));
+                Ok(Payload::Records(run))
+            }
+            (false, Some((field, _))) => Err(ScanError { at: field.start, reason: ScanReason::TwoPayloads }),
+        }
+    }
+}
+
+/// Reads one field.
+fn field(cursor: &mut Cursor<'_>, out: &mut ScannedProduce, found: &mut Found) -> Result<(), ScanReason> {
+    let start = cursor.pos();
+    if let Some((lead, record)) = whole_record(cursor.rest()) {
+        let len = lead + record.len();
+        let _ = cursor.skip(len);
+        found.record(start..start + len);
+        return Ok(());
+    }
+    match tag(cursor)? {
+        (1, LEN) => out.topic = text(cursor, 1)?,
+        (2, VARINT) => out.partition = Some(low_u32(value(cursor)?)),
+        (3, VARINT) => out.durability_number = low_u32(value(cursor)?).cast_signed(),
+        (4, VARINT) => out.expected_next_offset = Some(value(cursor)?.cast_signed()),
+        (6, I32) => {
+            let crc = cursor.array().ok_or(ScanReason::Truncated)?;
+            out.records_crc32 = Some(u32::from_le_bytes(crc));
+        }
+        (7, VARINT) => out.codec_number = low_u32(value(cursor)?).cast_signed(),
+        (8, LEN) => out.request_id = text(cursor, 8)?,
+        (14, LEN) => {
+            let content = delimited(cursor)?;
+            // An empty one is as good as none, as in stock decoders.
+            found.packed = (!content.is_empty()).then_some((start..content.end, content.start - start));
+        }
+        (15, LEN) => {
+            let record = delimited(cursor)?;
+            found.record(start..record.end);
+        }
+        (number @ (1..=4 | 6..=8 | 14..=15), _) => return Err(ScanReason::WireType(number)),
+        (number, wire) => skip(cursor, number, wire)?,
+    }
+    Ok(())
+}
+
+/// Field number and wire type.
+fn tag(cursor: &mut Cursor<'_>) -> Result<(u32, u8), ScanReason> {
+    let key = u32::try_from(value(cursor)?).map_err(|_| ScanReason::Tag)?;
+    let (number, wire) = (key >> 3, (key & 0b111) as u8);
+    if number == 0 || wire > I32 {
+        return Err(ScanReason::Tag);
+    }
+    Ok((number, wire))
+}
+
+fn value(cursor: &mut Cursor<'_>) -> Result<u64, ScanReason> {
+    cursor.varint().ok_or(ScanReason::Truncated)
+}
+
+/// As stock decoders do: the upper half of a varint for a 32-bit field is dropped.
+#[allow(clippy::cast_possible_truncation, reason = "that is what the format says")]
+fn low_u32(value: u64) -> u32 {
+    value as u32
+}
+
+/// Steps over a length and what it spans; where that lies.
+fn delimited(cursor: &mut Cursor<'_>) -> Result<Range<usize>, ScanReason> {
+    let len = usize::try_from(value(cursor)?).map_err(|_| ScanReason::Truncated)?;
+    let start = cursor.pos();
+    cursor.skip(len).ok_or(ScanReason::Truncated)?;
+    Ok(start..cursor.pos())
+}
+
+fn text(cursor: &mut Cursor<'_>, number: u32) -> Result<String, ScanReason> {
+    let len = usize::try_from(value(cursor)?).map_err(|_| ScanReason::Truncated)?;
+    let mut bytes = Vec::new();
+    cursor.pieces(len, |piece| bytes.put_slice(piece)).ok_or(ScanReason::Truncated)?;
+    String::from_utf8(bytes).map_err(|_| ScanReason::Utf8(number))
+}
+
+/// Steps over an unknown field, groups and all.
+fn skip(cursor: &mut Cursor<'_>, number: u32, wire: u8) -> Result<(), ScanReason> {
+    let mut open = Vec::new();
+    let (mut number, mut wire) = (number, wire);
+    loop {
+        match wire {
+            VARINT => drop(value(cursor)?),
+            I64 => cursor.skip(8).ok_or(ScanReason::Truncated)?,
+            I32 => cursor.skip(4).ok_or(ScanReason::Truncated)?,
+            LEN => drop(delimited(cursor)?),
+            GROUP if open.len() < MAX_GROUPS => open.push(number),
+            END_GROUP if open.pop() == Some(number) => {}
+            _ => return Err(ScanReason::Tag),
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        (number, wire) = tag(cursor)?;
+    }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

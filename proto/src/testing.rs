@@ -1,0 +1,59 @@
+//! What the tests of several modules need: records as any stub may send them, and bodies in pieces.
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use crate::v1::{Header, Record, RecordBatch};
+
+fn any_bytes(most: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..most).prop_map(Bytes::from)
+}
+
+fn any_header() -> impl Strategy<Value = Header> {
+    ("[a-z\u{e9}\0]{1,12}", option::of(any_bytes(20))).prop_map(|(key, value)| Header { key, value })
+}
+
+/// A record that a server takes.
+pub(crate) fn any_record() -> impl Strategy<Value = Record> {
+    let time = option::of(prop_oneof![Just(0), 0..i64::MAX, 1_600_000_000_000..1_800_000_000_000_i64]);
+    let value = prop_oneof![8 => any_bytes(40), 1 => any_bytes(400)];
+    (option::of(any_bytes(20)), option::of(value), vec(any_header(), 0..3), time).prop_map(
+        |(key, value, headers, timestamp_ms)| Record {
+            key,
+            value,
+            headers,
+            timestamp_ms,
+            ..Record::default()
+        },
+    )
+}
+
+pub(crate) fn any_records(most: usize) -> impl Strategy<Value = Vec<Record>> {
+    vec(any_record(), 0..most)
+}
+
+/// The run that a stock encoder makes of `records`.
+pub(crate) fn run_of(records: Vec<Record>) -> Vec<u8> {
+    RecordBatch { records, ..RecordBatch::default() }.encode_to_vec()
+}
+
+/// Where to cut a body: sizes of its pieces, the rest is one.
+pub(crate) fn any_cuts() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![Just(Vec::new()), vec(0_usize..30, 0..40), vec(Just(1_usize), 0..300)]
+}
+
+/// `bytes` in pieces of the sizes `cuts`, and the rest.
+pub(crate) fn split(bytes: &[u8], cuts: &[usize]) -> Vec<Bytes> {
+    let mut rest = bytes;
+    let mut out = Vec::new();
+    for &cut in cuts {
+        let (piece, left) = rest.split_at(cut.min(rest.len()));
+        out.push(Bytes::copy_from_slice(piece));
+        rest = left;
+    }
+    out.push(Bytes::copy_from_slice(rest));
+    out
+}
