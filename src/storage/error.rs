@@ -48,6 +48,11 @@ pub enum AppendError {
         /// Index into the batches of the call.
         batch: usize,
     },
+    /// A call names each partition once.
+    Repeated {
+        /// Index into the batches of the call.
+        batch: usize,
+    },
     /// The disk is full; goes away by itself when there is space.
     DiskFull,
     /// The partition was fenced after a failed flush or write; a restart recovers it.

@@ -1,0 +1,396 @@
+//! The commit cycle: takes all that was decided and makes it durable with one flush.
+//!
+//! A step function. In production a thread calls it whenever the queue has something; tests and the crash model call it
+//! themselves. There is no timer: the flush is the batching window.
+//!
+//! 1. A cycle makes, in this order: segment flushes (extents, sync points, new segments), frames, one flush of the ring,
+//!    high watermarks, acks. Nothing is released before the flush that covers it has returned.
+//! 2. A partition's entries keep their order. Its batches go into the frame as they are, or, where it has much
+//!    pending, their segment is flushed first and the frame says so in an extent.
+//! 3. A batch that happens together with other entries of its request stands in the frame itself.
+//! 4. A batch of a partition below `fsync` is entered only after everything before it in that partition was flushed and entered.
+//! 5. A failed segment flush fences the partition and fails every item of the cycle that touches it, whole, and so
+//!    on through those items' partitions. A failed journal write or flush ends everything.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use annals_wire::internal::{Entry, InlineBatch, SegmentList, SegmentRef, entry::Body};
+use bytes::Bytes;
+
+use super::{
+    extent::{self, Run},
+    frame::FrameBuilder,
+    key::PartitionKey,
+    partition::Partition,
+    queue::{BatchWork, Item, Upto, Work},
+    ring::{Place, Ring},
+    segment::Segment,
+    storage::Storage,
+};
+
+/// Payload of a frame beyond which the cycle begins another one between two items.
+const FRAME_TARGET: u64 = 4 * 1024 * 1024;
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There was nothing to do.
+    Idle,
+    /// Something became durable.
+    Committed,
+    /// The journal failed: no step will do anything any more.
+    Failed,
+}
+
+/// The commit thread's own things.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(crate) ring: Ring,
+    /// The last frame holds entries, and no later frame says yet that it is durable.
+    unproven: bool,
+}
+
+/// Where the journal stood after a cycle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tip {
+    /// The next frame.
+    pub(crate) place: Place,
+    /// Number of the last entry before it.
+    pub(crate) number: u64,
+}
+
+impl Committer {
+    pub(crate) fn new(ring: Ring) -> Self {
+        Self { ring, unproven: false }
+    }
+
+    pub(crate) fn tip(&self) -> Tip {
+        Tip { place: self.ring.next(), number: self.ring.last_number() }
+    }
+}
+
+/// What a cycle is about to do.
+#[derive(Default)]
+struct Plan {
+    /// Partitions with so much pending that their bytes are flushed in place.
+    extents: HashSet<PartitionKey>,
+    fenced: HashSet<PartitionKey>,
+    /// Entries given up.
+    failed: Vec<u64>,
+    touched: HashMap<PartitionKey, Arc<Partition>>,
+}
+
+impl Storage {
+    /// One commit cycle.
+    pub fn commit_step(self: &Arc<Self>) -> Step {
+        let mut committer = self.committer().lock();
+        let items = self.queue().take();
+        if items.is_empty() {
+            return Step::Idle;
+        }
+        let last = items.iter().map(Item::last).max().unwrap_or_default();
+        let mut plan = choose(&items, self.options().inline_bytes);
+        let items = self.flush_segments(items, &mut plan);
+        if let Err(error) = Self::write_frames(&mut committer.ring, &items, &plan, last) {
+            self.fail(&format!("the journal could not be written: {error}"));
+            return Step::Failed;
+        }
+        committer.unproven = true;
+        self.set_tip(committer.tip());
+        self.ledger().set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
+        drop(committer);
+        drop(items);
+        self.release(last, &plan);
+        Step::Committed
+    }
+
+    /// Writes the empty frame that proves the last one, if that is still to be done. Call after ten idle milliseconds.
+    pub fn idle_step(&self) -> Step {
+        let unproven = self.committer().lock().unproven;
+        if unproven { self.mark_frame() } else { Step::Idle }
+    }
+
+    /// Writes and flushes an empty frame.
+    pub(crate) fn mark_frame(&self) -> Step {
+        let mut committer = self.committer().lock();
+        if self.failure().is_some() {
+            return Step::Failed;
+        }
+        committer.unproven = false;
+        let written = committer.ring.write(FrameBuilder::default()).and_then(|()| committer.ring.flush());
+        if let Err(error) = written {
+            self.fail(&format!("the journal could not be written: {error}"));
+            return Step::Failed;
+        }
+        self.set_tip(committer.tip());
+        self.ledger().set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
+        Step::Committed
+    }
+
+    /// How long after the last cycle [`Storage::idle_step`] is due.
+    pub const IDLE: Duration = Duration::from_millis(10);
+
+    /// Flushes what must be flushed before the frames; returns the items that are left.
+    fn flush_segments(self: &Arc<Self>, mut items: Vec<Item>, plan: &mut Plan) -> Vec<Item> {
+        for item in &items {
+            for partition in item.work.iter().filter_map(Work::partition) {
+                plan.touched.entry(partition.key()).or_insert_with(|| Arc::clone(partition));
+                if partition.is_fenced() {
+                    plan.fenced.insert(partition.key());
+                }
+            }
+        }
+        for work in items.iter().flat_map(|item| &item.work) {
+            if let Work::Roll { partition, segment } = work
+                && !plan.fenced.contains(&partition.key())
+                && let Err(error) = segment.put_in_place(self.root(), partition.bounds().log_start, self.clock().wall_ms())
+            {
+                self.fence(partition, &error);
+                plan.fenced.insert(partition.key());
+            }
+        }
+        let segments = to_flush(&items, plan);
+        for (partition, error) in self.flush_all(&segments) {
+            self.fence(&partition, &error);
+            plan.fenced.insert(partition.key());
+        }
+        give_up(&mut items, plan);
+        for key in &plan.fenced {
+            if let Some(partition) = plan.touched.get(key) {
+                partition.fence();
+            }
+        }
+        items
+    }
+
+    fn write_frames(ring: &mut Ring, items: &[Item], plan: &Plan, last: u64) -> io::Result<()> {
+        let mut open = OpenRuns::default();
+        let mut frame = FrameBuilder::default();
+        for item in items {
+            let size = item.work.iter().map(size_of).sum::<u64>() + open.size();
+            let used = frame.payload_len() as u64;
+            if used > 0 && (used + size > FRAME_TARGET || used + size > ring.payload_room()) {
+                ring.write(std::mem::take(&mut frame))?;
+            }
+            for (index, work) in item.work.iter().enumerate() {
+                let number = item.first + index as u64;
+                Self::enter(&mut frame, &mut open, plan, number, work)?;
+            }
+        }
+        open.close_all(&mut frame);
+        if frame.payload_len() == 0 {
+            // All items failed: the numbers are spent all the same.
+            return Ok(());
+        }
+        frame.reaches(last);
+        ring.write(frame)?;
+        ring.flush()
+    }
+
+    fn enter(
+        frame: &mut FrameBuilder,
+        open: &mut OpenRuns,
+        plan: &Plan,
+        number: u64,
+        work: &Work,
+    ) -> io::Result<()> {
+        match work {
+            Work::Entry(body) => {
+                frame.push(&Entry { number, may_ignore: false, body: Some(body.clone()) });
+            }
+            Work::Roll { partition, segment } => {
+                open.close(partition.key(), frame);
+                let body = Body::Segments(SegmentList {
+                    topic_id: Bytes::copy_from_slice(partition.key().topic.as_bytes()),
+                    partition: partition.key().partition,
+                    added: vec![SegmentRef {
+                        base: segment.base,
+                        generation: segment.generation(),
+                        location: String::new(),
+                    }],
+                    removed: Vec::new(),
+                });
+                frame.push(&Entry { number, may_ignore: false, body: Some(body) });
+            }
+            Work::Sync { partition, upto } => {
+                open.close(partition.key(), frame);
+                enter_upto(frame, partition, number, *upto)?;
+            }
+            Work::Batch(batch) if !batch.inline && plan.extents.contains(&batch.partition.key()) => {
+                enter_before(frame, open, number, batch)?;
+                open.add(number, batch, frame);
+                *batch.partition.entered.lock() = Some(batch.upto());
+            }
+            Work::Batch(batch) => {
+                open.close(batch.partition.key(), frame);
+                enter_before(frame, open, number, batch)?;
+                frame.push_batch(number, &place_of(batch), &batch.bytes);
+                *batch.partition.entered.lock() = Some(batch.upto());
+            }
+        }
+        Ok(())
+    }
+
+    fn release(self: &Arc<Self>, last: u64, plan: &Plan) {
+        self.set_durable(last);
+        for partition in plan.touched.values() {
+            partition.publish(last);
+        }
+        self.release_waiters(last, plan.failed.iter().copied());
+    }
+}
+
+/// What lies before a batch and was never entered: bytes written below `fsync`. They were flushed in this cycle.
+fn enter_before(frame: &mut FrameBuilder, open: &mut OpenRuns, number: u64, batch: &BatchWork) -> io::Result<()> {
+    if batch.partition.entered_offset() >= batch.base_offset {
+        return Ok(());
+    }
+    open.close(batch.partition.key(), frame);
+    enter_upto(frame, &batch.partition, number, batch.before())
+}
+
+/// Enters everything of a partition up to a place.
+fn enter_upto(frame: &mut FrameBuilder, partition: &Partition, number: u64, upto: Upto) -> io::Result<()> {
+    if partition.entered_offset() >= upto.next_offset {
+        return Ok(());
+    }
+    for run in extent::runs(partition, number, upto)? {
+        frame.push(&run.entry());
+    }
+    *partition.entered.lock() = Some(upto);
+    Ok(())
+}
+
+fn place_of(batch: &BatchWork) -> InlineBatch {
+    let key = batch.partition.key();
+    InlineBatch {
+        topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
+        partition: key.partition,
+        segment_base: batch.segment.base,
+        generation: batch.segment.generation(),
+        position: batch.position,
+        batch: Bytes::new(),
+    }
+}
+
+/// What an entry takes in a frame at most.
+fn size_of(work: &Work) -> u64 {
+    const SMALL: u64 = 256;
+    match work {
+        Work::Batch(batch) => SMALL + batch.bytes.len() as u64,
+        Work::Entry(body) => SMALL + prost_len(body),
+        Work::Sync { .. } | Work::Roll { .. } => SMALL,
+    }
+}
+
+fn prost_len(body: &Body) -> u64 {
+    body.encoded_len() as u64
+}
+
+/// Which partitions go as extents: those with much pending. Batches that must stand in the frame do not count.
+fn choose(items: &[Item], inline_bytes: u64) -> Plan {
+    let mut pending: HashMap<PartitionKey, u64> = HashMap::new();
+    for work in items.iter().flat_map(|item| &item.work) {
+        if let Work::Batch(batch) = work
+            && !batch.inline
+        {
+            *pending.entry(batch.partition.key()).or_default() += batch.bytes.len() as u64;
+        }
+    }
+    let extents = pending.into_iter().filter(|(_, bytes)| *bytes > inline_bytes).map(|(key, _)| key).collect();
+    Plan { extents, ..Plan::default() }
+}
+
+/// The segments whose bytes this cycle's extents name.
+fn to_flush(items: &[Item], plan: &Plan) -> Vec<(Arc<Partition>, Arc<Segment>)> {
+    let mut out: Vec<(Arc<Partition>, Arc<Segment>)> = Vec::new();
+    let mut add = |partition: &Arc<Partition>, segment: &Arc<Segment>| {
+        if !out.iter().any(|(_, known)| Arc::ptr_eq(known, segment)) {
+            out.push((Arc::clone(partition), Arc::clone(segment)));
+        }
+    };
+    // How far each partition will be entered by what came before in this cycle.
+    let mut reached: HashMap<PartitionKey, i64> = HashMap::new();
+    for work in items.iter().flat_map(|item| &item.work) {
+        let Some(partition) = work.partition().filter(|partition| !plan.fenced.contains(&partition.key())) else {
+            continue;
+        };
+        let reached = reached.entry(partition.key()).or_insert_with(|| partition.entered_offset());
+        match work {
+            Work::Batch(batch) => {
+                if !batch.inline && plan.extents.contains(&partition.key()) {
+                    add(partition, &batch.segment);
+                }
+                if *reached < batch.base_offset {
+                    extent::segments(partition, batch.before()).iter().for_each(|segment| add(partition, segment));
+                }
+                *reached = batch.next_offset;
+            }
+            Work::Sync { upto, .. } if *reached < upto.next_offset => {
+                extent::segments(partition, *upto).iter().for_each(|segment| add(partition, segment));
+                *reached = upto.next_offset;
+            }
+            Work::Sync { .. } | Work::Roll { .. } | Work::Entry(_) => {}
+        }
+    }
+    out
+}
+
+/// Takes out every item that touches a fenced partition, fences what else those items touch, and so on.
+fn give_up(items: &mut Vec<Item>, plan: &mut Plan) {
+    loop {
+        let before = items.len();
+        items.retain(|item| {
+            let keys = || item.work.iter().filter_map(Work::partition).map(|partition| partition.key());
+            let doomed = keys().any(|key| plan.fenced.contains(&key));
+            if doomed {
+                plan.fenced.extend(keys());
+                plan.failed.extend(item.first..=item.last());
+            }
+            !doomed
+        });
+        if items.len() == before {
+            return;
+        }
+    }
+}
+
+/// Extents that the next batch of their partition may still lengthen.
+#[derive(Default)]
+struct OpenRuns {
+    runs: Vec<Run>,
+}
+
+impl OpenRuns {
+    /// Bytes the runs take when they are closed.
+    fn size(&self) -> u64 {
+        self.runs.len() as u64 * 256
+    }
+
+    fn add(&mut self, number: u64, batch: &BatchWork, frame: &mut FrameBuilder) {
+        let key = batch.partition.key();
+        let at = self.runs.iter().position(|run| run.key == key);
+        if let Some(run) = at.and_then(|at| self.runs.get_mut(at))
+            && run.lengthen(number, batch)
+        {
+            return;
+        }
+        self.close(key, frame);
+        self.runs.push(Run::begin(number, batch));
+    }
+
+    fn close(&mut self, key: PartitionKey, frame: &mut FrameBuilder) {
+        if let Some(at) = self.runs.iter().position(|run| run.key == key) {
+            frame.push(&self.runs.swap_remove(at).entry());
+        }
+    }
+
+    fn close_all(&mut self, frame: &mut FrameBuilder) {
+        self.runs.drain(..).for_each(|run| frame.push(&run.entry()));
+    }
+}

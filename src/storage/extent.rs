@@ -1,0 +1,127 @@
+//! Extents: bytes of a partition that were flushed in their segment before the frame that names them.
+
+use std::{io, sync::Arc};
+
+use annals_wire::internal::{Entry, Extent, entry::Body};
+use bytes::Bytes;
+use crc32fast::Hasher;
+
+use super::{
+    key::PartitionKey,
+    partition::Partition,
+    queue::{BatchWork, Upto},
+    segment::{DATA_START, Segment},
+};
+
+/// An extent in the making.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) key: PartitionKey,
+    number: u64,
+    segment_base: i64,
+    generation: u32,
+    from: u64,
+    to: u64,
+    first_offset: i64,
+    next_offset: i64,
+    last_epoch: u32,
+    hasher: Hasher,
+}
+
+impl Run {
+    /// A run of one batch.
+    pub(crate) fn begin(number: u64, batch: &BatchWork) -> Self {
+        let mut run = Self {
+            key: batch.partition.key(),
+            number,
+            segment_base: batch.segment.base,
+            generation: batch.segment.generation(),
+            from: batch.position,
+            to: batch.position,
+            first_offset: batch.base_offset,
+            next_offset: batch.base_offset,
+            last_epoch: batch.epoch,
+            hasher: Hasher::new(),
+        };
+        run.take(number, batch);
+        run
+    }
+
+    /// Adds a batch if it follows in the same segment.
+    pub(crate) fn lengthen(&mut self, number: u64, batch: &BatchWork) -> bool {
+        let follows = self.segment_base == batch.segment.base
+            && self.to == batch.position
+            && self.next_offset == batch.base_offset;
+        if follows {
+            self.take(number, batch);
+        }
+        follows
+    }
+
+    fn take(&mut self, number: u64, batch: &BatchWork) {
+        batch.bytes.hash_into(&mut self.hasher);
+        self.number = number;
+        self.to += batch.bytes.len() as u64;
+        self.next_offset = batch.next_offset;
+        self.last_epoch = batch.epoch;
+    }
+
+    /// The journal's entry.
+    pub(crate) fn entry(&self) -> Entry {
+        let extent = Extent {
+            topic_id: Bytes::copy_from_slice(self.key.topic.as_bytes()),
+            partition: self.key.partition,
+            segment_base: self.segment_base,
+            generation: self.generation,
+            from: self.from,
+            to: self.to,
+            first_offset: self.first_offset,
+            next_offset: self.next_offset,
+            last_epoch: self.last_epoch,
+            crc32: self.hasher.clone().finalize(),
+        };
+        Entry { number: self.number, may_ignore: false, body: Some(Body::Extent(extent)) }
+    }
+}
+
+/// The segments that hold what was not entered up to a place.
+pub(crate) fn segments(partition: &Partition, upto: Upto) -> Vec<Arc<Segment>> {
+    let entered = *partition.entered.lock();
+    let from = entered.map_or(i64::MIN, |entered| entered.segment_base);
+    let concerned = |segment: &&Arc<Segment>| segment.base >= from && segment.base <= upto.segment_base;
+    partition.segments().iter().filter(concerned).cloned().collect()
+}
+
+/// What was not entered up to a place, one run a segment. The bytes are read back to hash them.
+pub(crate) fn runs(partition: &Partition, number: u64, upto: Upto) -> io::Result<Vec<Run>> {
+    let entered = *partition.entered.lock();
+    let concerned = segments(partition, upto);
+    let mut first_offset = entered.map_or_else(|| partition.bounds().log_start, |entered| entered.next_offset);
+    let mut out = Vec::with_capacity(concerned.len());
+    for (index, segment) in concerned.iter().enumerate() {
+        let known = entered.filter(|entered| entered.segment_base == segment.base);
+        let from = known.map_or(DATA_START, |entered| entered.position);
+        let next_segment = concerned.get(index + 1);
+        let to = if segment.base == upto.segment_base { upto.position } else { segment.end() };
+        if from >= to {
+            continue;
+        }
+        let mut hasher = Hasher::new();
+        hasher.update(&segment.view(from..to)?);
+        let next_offset = next_segment.map_or(upto.next_offset, |next| next.base);
+        out.push(Run {
+            key: partition.key(),
+            number,
+            segment_base: segment.base,
+            generation: segment.generation(),
+            from,
+            to,
+            first_offset,
+            next_offset,
+            last_epoch: upto.epoch,
+            hasher,
+        });
+        first_offset = next_offset;
+    }
+    Ok(out)
+}

@@ -1,0 +1,70 @@
+//! The disk: segments, the journal, snapshots, recovery.
+//!
+//! Synchronous; knows no tokio, no topic name, no group. `docs/format.md` has every byte.
+//!
+//! ```text
+//!   append ──> segment's page cache ──┐
+//!      │                              │ readers see it once it is durable (or at once, below fsync)
+//!      └─> queue ──> commit cycle ──> journal frame ──> one flush ──> acks
+//!                                        │
+//!                                     snapshot ──> frees the ring behind it
+//!
+//!   start:  snapshot ──> frames ──> inline batches again into segments ──> tails ──> new epoch
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`disk`] | the only door to a file system |
+//! | `root`, `replace` | `ANNALS`; how a small file is replaced |
+//! | `frame`, `ring` | a journal frame; the files frames go to |
+//! | `segment`, `scan`, `index`, `ranges` | one segment file, and finding things in it |
+//! | `partition`, `append`, `prepare`, `read` | a partition's log: writing to it, making room ahead, reading it |
+//! | `queue`, `room`, `waiters` | what was decided and is not durable; space set aside for it; who waits for it |
+//! | `commit`, `extent` | the commit cycle |
+//! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
+//! | `upkeep`, `runner` | what is done in the background; the threads |
+//!
+//! **What an ack means** is decided in one place, [`Storage::append`], and kept in one place, `commit`.
+//! A flush error is final: of the journal, for the process; of a segment, for its partition until the next start.
+
+mod append;
+mod commit;
+pub mod disk;
+mod error;
+mod extent;
+mod frame;
+mod index;
+mod key;
+mod map;
+mod partition;
+mod prepare;
+mod queue;
+mod ranges;
+mod read;
+pub mod recovery;
+mod replace;
+mod ring;
+mod room;
+mod root;
+mod runner;
+mod scan;
+mod segment;
+mod snapshot;
+#[expect(clippy::module_inception, reason = "the type of that name lives in a file of that name")]
+mod storage;
+mod upkeep;
+mod waiters;
+
+pub use append::{Append, Appended, Mode, Receipt};
+pub use commit::Step;
+pub use disk::{Disk, LockError, MemoryDisk, RealDisk};
+pub use error::{AppendError, CommitError, NoRoom, OpenError, ReadError};
+pub use key::{Level, PartitionKey, PartitionSettings};
+pub use partition::{Bounds, Partition};
+pub use read::{Gap, GapReason, Read};
+pub use recovery::{Machine, PartitionReport, Report};
+pub use room::{Class, Room, Wake};
+pub use runner::{Runner, SectionSource};
+pub use snapshot::Section;
+pub use storage::{Change, Options, Storage};
+pub use waiters::Done;

@@ -1,0 +1,506 @@
+//! Reading: snapshot, then frames. Nothing is written here, so `log verify` uses it too.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use annals_wire::{
+    header::verify_header,
+    ids::TopicId,
+    internal::{self, Entry, Frame, entry::Body},
+};
+use bytes::Bytes;
+use prost::Message;
+
+use super::Machine;
+use crate::storage::{
+    PartitionKey, Section,
+    disk::{Access, Disk, EntryKind},
+    error::OpenError,
+    frame::{BLOCK, FrameHeader, HEADER_LEN, padded, payload_of},
+    key::{Level, PartitionSettings},
+    partition::{EpochStart, note_epoch},
+    ring::{self, Place, RingFile},
+    root::Root,
+    segment::DATA_START,
+    snapshot::{self, Kept},
+};
+
+/// Where a directory without snapshots begins.
+pub(crate) const FIRST_FILE: u32 = 1;
+const BEGINNING: Place = Place { sequence: 1, file: FIRST_FILE, position: BLOCK, previous_crc: 0 };
+
+/// A batch that the journal holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Inline {
+    pub(crate) segment_base: i64,
+    pub(crate) generation: u32,
+    pub(crate) position: u64,
+    pub(crate) base_offset: i64,
+    pub(crate) bytes: Bytes,
+}
+
+/// A run of bytes that the journal says is flushed.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundExtent {
+    pub(crate) segment_base: i64,
+    pub(crate) generation: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) first_offset: i64,
+    pub(crate) next_offset: i64,
+    pub(crate) crc32: u32,
+}
+
+/// A segment in a partition's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FoundSegment {
+    pub(crate) generation: u32,
+    /// Where its data ends, if the journal or the snapshot says so.
+    pub(crate) end: u64,
+}
+
+/// A partition as snapshot and journal have it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FoundPartition {
+    /// Number its section is exact at.
+    number: u64,
+    pub(crate) log_start: i64,
+    pub(crate) next_offset: i64,
+    pub(crate) segments: BTreeMap<i64, FoundSegment>,
+    pub(crate) epochs: Vec<EpochStart>,
+    pub(crate) append_time_ms: i64,
+    pub(crate) inline: Vec<Inline>,
+    pub(crate) extents: Vec<FoundExtent>,
+}
+
+/// A topic as snapshot and journal have it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundTopic {
+    number: u64,
+    pub(crate) count: u32,
+    pub(crate) settings: PartitionSettings,
+}
+
+/// A frame of the chain, for those that must be written again.
+#[derive(Clone, Debug)]
+pub(crate) struct Unproven {
+    pub(crate) file: u32,
+    pub(crate) position: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// All that reading found.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    pub(crate) topics: BTreeMap<TopicId, FoundTopic>,
+    pub(crate) partitions: BTreeMap<PartitionKey, FoundPartition>,
+    pub(crate) tombstones: Vec<TopicId>,
+    pub(crate) kept: Vec<Kept>,
+    /// Files of the chain, oldest first.
+    pub(crate) used: VecDeque<RingFile>,
+    pub(crate) free: Vec<RingFile>,
+    pub(crate) highest_file: u32,
+    /// Where the next frame goes.
+    pub(crate) next: Place,
+    pub(crate) epoch: u32,
+    pub(crate) last_number: u64,
+    pub(crate) frames: u64,
+    /// Frames that nothing proves durable.
+    pub(crate) unproven: Vec<Unproven>,
+    pub(crate) damages: Vec<String>,
+}
+
+impl Replayed {
+    /// The newest snapshot covers the last frame: the last run ended in order.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.frames == 0 && !self.kept.is_empty()
+    }
+}
+
+/// Reads snapshot and journal; gives the state machine its sections and entries.
+pub(crate) fn replay(disk: &Arc<dyn Disk>, root: &Root, access: Access, machine: &mut dyn Machine) -> Result<Replayed, OpenError> {
+    let mut damages = Vec::new();
+    let files = ring_files(disk)?;
+    let (snapshot, kept, proven) = newest_snapshot(disk, root, &mut damages)?;
+    let start = kept.last().map_or(BEGINNING, |kept| kept.start);
+    let mut found = Replayed {
+        topics: BTreeMap::new(),
+        partitions: BTreeMap::new(),
+        tombstones: Vec::new(),
+        kept,
+        used: VecDeque::new(),
+        free: Vec::new(),
+        highest_file: files.iter().copied().max().unwrap_or(0),
+        next: start,
+        epoch: 0,
+        last_number: 0,
+        frames: 0,
+        unproven: Vec::new(),
+        damages,
+    };
+    if let Some(snapshot) = snapshot {
+        restore(&mut found, snapshot, machine)?;
+    }
+    let mut chain = Chain { disk, root, access, found, machine, durable: proven };
+    chain.run()?;
+    let durable = chain.durable;
+    let mut found = chain.found;
+    open_the_rest(disk, root, access, &files, &mut found);
+    prove_torn(root, &found, proven)?;
+    let first_unproven = (durable + 1).saturating_sub(found.next.sequence.saturating_sub(found.unproven.len() as u64));
+    found.unproven.drain(..usize::try_from(first_unproven).unwrap_or(usize::MAX).min(found.unproven.len()));
+    Ok(found)
+}
+
+fn ring_files(disk: &Arc<dyn Disk>) -> Result<Vec<u32>, OpenError> {
+    let io = |source| OpenError::Io { doing: "listing the journal".into(), source };
+    let names = disk.list(ring::DIR).map_err(io)?;
+    let ids = names.iter().filter(|entry| entry.kind == EntryKind::File).filter_map(|entry| entry.name.parse().ok());
+    Ok(ids.collect())
+}
+
+/// The newest snapshot that verifies, the places of all that do, and the highest sequence any name proves durable.
+#[expect(clippy::type_complexity, reason = "three things that are found together and used once")]
+fn newest_snapshot(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    damages: &mut Vec<String>,
+) -> Result<(Option<internal::Snapshot>, Vec<Kept>, u64), OpenError> {
+    let io = |source| OpenError::Io { doing: "listing the data directory".into(), source };
+    let names = disk.list("").map_err(io)?;
+    let mut sequences: Vec<u64> = names.iter().filter_map(|entry| snapshot::parse_name(&entry.name)).collect();
+    sequences.sort_unstable();
+    let proven = sequences.last().copied().unwrap_or(0);
+    let (mut newest, mut kept, mut bad) = (None, Vec::new(), None);
+    for sequence in sequences.into_iter().rev().take(4) {
+        match snapshot::read(disk, root, sequence) {
+            Ok(found) => {
+                let start = found.start.as_ref().map(|start| Place {
+                    sequence: start.sequence,
+                    file: start.file,
+                    position: start.position,
+                    previous_crc: start.previous_crc,
+                });
+                let Some(start) = start else { continue };
+                kept.insert(0, Kept { sequence, start });
+                newest.get_or_insert(found);
+                if kept.len() == 2 {
+                    break;
+                }
+            }
+            Err(error @ OpenError::Damaged { .. }) => {
+                damages.push(error.to_string());
+                bad = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match (newest, bad) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok((newest, kept, proven)),
+    }
+}
+
+fn restore(found: &mut Replayed, snapshot: internal::Snapshot, machine: &mut dyn Machine) -> Result<(), OpenError> {
+    let bad = |what: String| OpenError::Damaged { file: "snapshot".into(), position: 0, what };
+    found.epoch = snapshot.epoch;
+    found.last_number = snapshot.highest_number;
+    for topic in snapshot.topics {
+        let Some(message) = topic.partitions else { continue };
+        let (id, settings) = settings_of(&message).ok_or_else(|| bad("a topic's section".into()))?;
+        found.topics.insert(id, FoundTopic { number: topic.number, count: message.count, settings });
+    }
+    for section in snapshot.partitions {
+        let topic = TopicId::from_slice(&section.topic_id).ok_or_else(|| bad("a topic id".into()))?;
+        let key = PartitionKey { topic, partition: section.partition };
+        let last = section.segments.last().map(|segment| segment.base);
+        let segments = section.segments.iter().map(|segment| {
+            let end = if Some(segment.base) == last { section.end_position } else { 0 };
+            (segment.base, FoundSegment { generation: segment.generation, end })
+        });
+        let epochs = section.epochs.iter().map(|start| EpochStart { epoch: start.epoch, offset: start.offset });
+        let partition = FoundPartition {
+            number: section.number,
+            log_start: section.log_start,
+            next_offset: section.next_offset,
+            segments: segments.collect(),
+            epochs: epochs.collect(),
+            append_time_ms: section.append_time_ms,
+            ..FoundPartition::default()
+        };
+        found.partitions.insert(key, partition);
+    }
+    found.tombstones = snapshot.tombstones.iter().filter_map(|id| TopicId::from_slice(id)).collect();
+    for section in snapshot.states {
+        let section = Section { number: section.number, bytes: section.bytes.to_vec() };
+        machine.restore(&section).map_err(bad)?;
+    }
+    Ok(())
+}
+
+fn settings_of(message: &internal::Partitions) -> Option<(TopicId, PartitionSettings)> {
+    let settings = PartitionSettings {
+        level: Level::from_number(message.level)?,
+        segment_bytes: message.segment_bytes,
+        interval_ms: message.interval_ms,
+        interval_bytes: message.interval_bytes,
+    };
+    Some((TopicId::from_slice(&message.topic_id)?, settings))
+}
+
+/// Walks the chain of frames.
+struct Chain<'a> {
+    disk: &'a Arc<dyn Disk>,
+    root: &'a Root,
+    access: Access,
+    found: Replayed,
+    machine: &'a mut dyn Machine,
+    /// Highest sequence that anything read proves durable.
+    durable: u64,
+}
+
+impl Chain<'_> {
+    fn run(&mut self) -> Result<(), OpenError> {
+        let first = ring::open_file(self.disk, self.root, self.found.next.file, self.access)?;
+        self.found.used.push_back(first);
+        while let Some((header, frame)) = self.next_frame()? {
+            self.durable = self.durable.max(header.durable);
+            self.found.epoch = self.found.epoch.max(header.epoch);
+            let place = self.found.next;
+            self.found.unproven.push(Unproven { file: place.file, position: place.position, bytes: frame.clone() });
+            self.take(&header, &frame, place)?;
+            self.found.frames += 1;
+            self.found.last_number = self.found.last_number.max(header.last_number);
+            self.found.next = Place {
+                sequence: place.sequence + 1,
+                file: place.file,
+                position: place.position + padded(header.length.into()),
+                previous_crc: header.crc,
+            };
+            if header.link {
+                let next = ring::open_file(self.disk, self.root, header.successor, self.access)?;
+                self.found.used.push_back(next);
+                self.found.next.file = header.successor;
+                self.found.next.position = BLOCK;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frame at the next place, padding included, if it counts.
+    fn next_frame(&self) -> Result<Option<(FrameHeader, Bytes)>, OpenError> {
+        let place = self.found.next;
+        let file = self.found.used.back().expect("the chain has a file");
+        let io = |source| OpenError::Io { doing: format!("reading {}", ring::path(file.id)), source };
+        if place.position + BLOCK > file.size {
+            return Ok(None);
+        }
+        let head = file.file.view(place.position, HEADER_LEN).map_err(io)?;
+        let Some(header) = FrameHeader::decode(&head, self.root.frame_magic) else { return Ok(None) };
+        let size = padded(header.length.into());
+        let chains = header.sequence == place.sequence
+            && header.previous_crc == place.previous_crc
+            && header.epoch >= self.found.epoch
+            && header.durable < header.sequence
+            && place.position + size <= file.size;
+        if !chains {
+            return Ok(None);
+        }
+        let frame = file.file.view(place.position, usize::try_from(size).unwrap_or(usize::MAX)).map_err(io)?;
+        Ok(payload_of(&header, &frame).is_some().then_some((header, frame)))
+    }
+
+    fn take(&mut self, header: &FrameHeader, frame: &Bytes, place: Place) -> Result<(), OpenError> {
+        let damaged = |what: String| OpenError::Damaged { file: ring::path(place.file), position: place.position, what };
+        let length = usize::try_from(header.length).unwrap_or(usize::MAX);
+        let payload = frame.slice(HEADER_LEN..length.min(frame.len()));
+        let decoded = Frame::decode(payload).map_err(|error| damaged(format!("a frame does not decode: {error}")))?;
+        for entry in decoded.entries {
+            self.entry(entry).map_err(damaged)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<(), String> {
+        let number = entry.number;
+        let Some(body) = entry.body else {
+            return if entry.may_ignore { Ok(()) } else { Err(format!("entry {number} is of a kind this release does not know")) };
+        };
+        match body {
+            Body::State(bytes) => self.machine.apply(number, &bytes),
+            Body::Started(started) => {
+                self.found.epoch = self.found.epoch.max(started.epoch);
+                Ok(())
+            }
+            Body::Partitions(message) => {
+                let (id, settings) = settings_of(&message).ok_or("a topic's settings do not decode")?;
+                let known = self.found.topics.entry(id).or_insert(FoundTopic { number: 0, count: 0, settings });
+                if known.number < number {
+                    *known = FoundTopic { number, count: known.count.max(message.count), settings };
+                }
+                Ok(())
+            }
+            Body::Removed(message) => {
+                let id = TopicId::from_slice(&message.topic_id).ok_or("a topic id does not decode")?;
+                self.found.topics.remove(&id);
+                self.found.partitions.retain(|key, _| key.topic != id);
+                self.found.tombstones.push(id);
+                Ok(())
+            }
+            Body::Batch(message) => self.batch(message),
+            Body::Extent(message) => self.extent(&message),
+            Body::Segments(message) => self.segments(number, &message),
+            Body::LogStart(message) => {
+                let partition = self.partition(&message.topic_id, message.partition)?;
+                if let Some(partition) = partition {
+                    partition.log_start = partition.log_start.max(message.log_start);
+                    partition.next_offset = partition.next_offset.max(message.log_start);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The partition of an entry; `None` if its topic is gone by now.
+    fn partition(&mut self, topic: &[u8], partition: u32) -> Result<Option<&mut FoundPartition>, String> {
+        let topic = TopicId::from_slice(topic).ok_or("a topic id does not decode")?;
+        if self.found.tombstones.contains(&topic) {
+            return Ok(None);
+        }
+        if !self.found.topics.contains_key(&topic) {
+            return Err(format!("an entry of topic {topic}, which was never made"));
+        }
+        Ok(Some(self.found.partitions.entry(PartitionKey { topic, partition }).or_default()))
+    }
+
+    fn batch(&mut self, message: internal::InlineBatch) -> Result<(), String> {
+        let (topic, number) = (message.topic_id.clone(), message.partition);
+        let id = TopicId::from_slice(&topic).ok_or("a topic id does not decode")?;
+        let decoded = verify_header(&message.batch, &id, number)
+            .map_err(|error| format!("a batch of {id}/{number} in the journal: {error}"))?;
+        if decoded.batch_len != message.batch.len() {
+            return Err(format!("a batch of {id}/{number} in the journal is cut short"));
+        }
+        let header = decoded.header;
+        let next_offset = header.next_offset().ok_or("an impossible offset")?;
+        let Some(partition) = self.partition(&topic, number)? else { return Ok(()) };
+        let inline = Inline {
+            segment_base: message.segment_base,
+            generation: message.generation,
+            position: message.position,
+            base_offset: header.base_offset,
+            bytes: message.batch,
+        };
+        let end = inline.position + inline.bytes.len() as u64;
+        partition.go_on(inline.segment_base, inline.generation, inline.position, end, header.base_offset, next_offset)?;
+        note_epoch(&mut partition.epochs, header.leader_epoch, header.base_offset);
+        partition.append_time_ms = partition.append_time_ms.max(header.append_time_ms);
+        partition.inline.push(inline);
+        Ok(())
+    }
+
+    fn extent(&mut self, message: &internal::Extent) -> Result<(), String> {
+        let Some(partition) = self.partition(&message.topic_id, message.partition)? else { return Ok(()) };
+        partition.go_on(
+            message.segment_base,
+            message.generation,
+            message.from,
+            message.to,
+            message.first_offset,
+            message.next_offset,
+        )?;
+        note_epoch(&mut partition.epochs, message.last_epoch, message.first_offset);
+        partition.extents.push(FoundExtent {
+            segment_base: message.segment_base,
+            generation: message.generation,
+            from: message.from,
+            to: message.to,
+            first_offset: message.first_offset,
+            next_offset: message.next_offset,
+            crc32: message.crc32,
+        });
+        Ok(())
+    }
+
+    fn segments(&mut self, number: u64, message: &internal::SegmentList) -> Result<(), String> {
+        let Some(partition) = self.partition(&message.topic_id, message.partition)? else { return Ok(()) };
+        if number <= partition.number {
+            return Ok(());
+        }
+        for base in &message.removed {
+            partition.segments.remove(base);
+        }
+        for added in &message.added {
+            let segment = FoundSegment { generation: added.generation, end: DATA_START };
+            partition.segments.insert(added.base, segment);
+        }
+        Ok(())
+    }
+}
+
+impl FoundPartition {
+    /// A batch or extent follows, or lies below what the snapshot has; anything else is a gap.
+    fn go_on(&mut self, base: i64, generation: u32, from: u64, to: u64, first: i64, next: i64) -> Result<(), String> {
+        if next <= self.next_offset {
+            return Ok(());
+        }
+        if first > self.next_offset {
+            return Err(format!("offsets {}..{first} are missing from the journal", self.next_offset));
+        }
+        let Some(segment) = self.segments.get_mut(&base).filter(|known| known.generation == generation) else {
+            return Err(format!("offsets {first}..{next} lie in segment {base}-{generation}, which is not listed"));
+        };
+        if from > segment.end || to < from {
+            return Err(format!("bytes {}..{from} of segment {base}-{generation} are missing from the journal", segment.end));
+        }
+        segment.end = to;
+        self.next_offset = next;
+        Ok(())
+    }
+}
+
+/// Opens the files that are not part of the chain. One that is not ours is left alone and never used.
+fn open_the_rest(disk: &Arc<dyn Disk>, root: &Root, access: Access, files: &[u32], found: &mut Replayed) {
+    for id in files {
+        if found.used.iter().any(|used| used.id == *id) {
+            continue;
+        }
+        match ring::open_file(disk, root, *id, access) {
+            Ok(file) => found.free.push(file),
+            // A file whose making was cut short looks like this, too.
+            Err(error) => tracing::debug!(%error, "a file of the journal is not used"),
+        }
+    }
+}
+
+/// The chain ended where it did by a crash, unless something proves the missing frame durable.
+fn prove_torn(root: &Root, found: &Replayed, proven: u64) -> Result<(), OpenError> {
+    let next = found.next;
+    let damaged = |what: String| OpenError::Damaged { file: ring::path(next.file), position: next.position, what };
+    if next.sequence <= proven {
+        return Err(damaged(format!("frame {} does not verify, although a snapshot says it was durable", next.sequence)));
+    }
+    for file in found.used.iter().chain(&found.free) {
+        let mut position = BLOCK;
+        while position + BLOCK <= file.size {
+            let io = |source| OpenError::Io { doing: format!("reading {}", ring::path(file.id)), source };
+            let head = file.file.view(position, HEADER_LEN).map_err(io)?;
+            let later = FrameHeader::decode(&head, root.frame_magic)
+                .filter(|header| header.sequence > next.sequence && header.durable >= next.sequence);
+            if let Some(header) = later {
+                let length = u64::from(header.length).min(file.size - position);
+                let frame = file.file.view(position, usize::try_from(length).unwrap_or(usize::MAX)).map_err(io)?;
+                if payload_of(&header, &frame).is_some() {
+                    return Err(damaged(format!(
+                        "frame {} does not verify, although frame {} says it was durable",
+                        next.sequence, header.sequence
+                    )));
+                }
+            }
+            position += BLOCK;
+        }
+    }
+    Ok(())
+}

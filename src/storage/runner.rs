@@ -1,0 +1,174 @@
+//! The threads of a data directory. Each only calls steps; everything they do can be done by a test instead.
+
+use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+
+use super::{
+    commit::Step,
+    snapshot::Section,
+    storage::Storage,
+};
+use crate::sync::{Condvar, Mutex};
+
+/// Captures the state machine's sections, under the machine's own locks.
+pub type SectionSource = Arc<dyn Fn() -> Vec<Section> + Send + Sync>;
+
+/// Between two looks at what has no signal of its own.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The threads, running.
+#[derive(Debug)]
+pub struct Runner {
+    storage: Arc<Storage>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<Stop>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Waits a while; `true` = stop.
+    fn wait(&self, at_most: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.changed.wait_for(&mut stopped, at_most);
+        }
+        *stopped
+    }
+
+    fn set(&self) {
+        *self.stopped.lock() = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Storage {
+    /// Starts the commit, snapshot and upkeep threads.
+    pub fn start(self: &Arc<Self>, source: SectionSource) -> io::Result<Runner> {
+        let stop = Arc::new(Stop::default());
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(run)
+        };
+        let (commit, snapshot, upkeep) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
+        let (at_snapshot, at_upkeep) = (Arc::clone(&stop), Arc::clone(&stop));
+        let threads = vec![
+            spawn("commit", Box::new(move || commit_loop(&commit)))?,
+            spawn("snapshot", Box::new(move || snapshot_loop(&snapshot, &source, &at_snapshot)))?,
+            spawn("upkeep", Box::new(move || upkeep_loop(&upkeep, &at_upkeep)))?,
+        ];
+        Ok(Runner { storage: Arc::clone(self), threads, stop })
+    }
+}
+
+impl Runner {
+    /// Takes nothing more, commits what was taken, writes a last snapshot, ends the threads. The next start has
+    /// nothing to replay.
+    pub fn stop(self) {
+        self.storage.close();
+        self.stop.set();
+        for thread in self.threads {
+            thread.join().expect("the storage threads do not panic");
+        }
+    }
+}
+
+fn commit_loop(storage: &Arc<Storage>) {
+    let mut idle = false;
+    loop {
+        match storage.commit_step() {
+            Step::Committed => idle = false,
+            Step::Failed => return,
+            Step::Idle if storage.queue().is_closed() => return,
+            Step::Idle if idle => storage.queue().wait(Duration::from_secs(1)),
+            Step::Idle => {
+                storage.queue().wait(Storage::IDLE);
+                if storage.queue().is_empty() {
+                    storage.idle_step();
+                    idle = true;
+                }
+            }
+        }
+    }
+}
+
+fn snapshot_loop(storage: &Arc<Storage>, source: &SectionSource, stop: &Stop) {
+    loop {
+        let stopping = stop.wait(TICK);
+        if stopping {
+            last_snapshot(storage, source);
+            return;
+        }
+        if storage.snapshot_due() {
+            take_snapshot(storage, source, stop);
+        }
+    }
+}
+
+fn take_snapshot(storage: &Arc<Storage>, source: &SectionSource, stop: &Stop) {
+    match storage.snapshot_write(&**source) {
+        Ok(Some(written)) => loop {
+            match storage.snapshot_finish(&written, false) {
+                Ok(true) | Err(_) => return,
+                Ok(false) if storage.failure().is_some() || storage.is_tainted() => return,
+                Ok(false) => {
+                    if stop.wait(Duration::from_millis(1)) {
+                        return;
+                    }
+                }
+            }
+        },
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(%error, "no snapshot; the journal keeps everything meanwhile");
+            stop.wait(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Once the commit thread has nothing left to do.
+fn last_snapshot(storage: &Arc<Storage>, source: &SectionSource) {
+    // The commit thread ends when the queue is closed and empty; its last cycle is over when its lock is free.
+    while !storage.queue().is_empty() || !storage.is_durable(storage.last_number()) {
+        if storage.failure().is_some() || storage.is_tainted() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    if !storage.has_changed_since_snapshot() {
+        return;
+    }
+    match storage.snapshot_write(&**source) {
+        Ok(Some(written)) => {
+            let _failed_is_logged = storage.snapshot_finish(&written, true);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "no last snapshot; the next start replays the journal"),
+    }
+}
+
+fn upkeep_loop(storage: &Arc<Storage>, stop: &Stop) {
+    let mut slow = 0_u32;
+    loop {
+        while storage.upkeep_step() {}
+        storage.interval_step();
+        slow += 1;
+        if slow % 16 == 1 {
+            let grown = storage.grow_step().and_then(|_| storage.reserve_step());
+            if let Err(error) = grown {
+                tracing::warn!(%error, "the journal could not grow");
+            }
+            storage.close_step();
+        }
+        if storage.is_closed() {
+            while storage.upkeep_step() {}
+            return;
+        }
+        storage.upkeep().wait(TICK);
+        if stop.wait(Duration::ZERO) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! One segment file.
+//!
+//! ```text
+//! header | batch | batch | ... | [footer]  or  zeros up to the allocated length
+//! ```
+//!
+//! 1. Bytes below `end` never change while the file is open; `end` moves in whole batches, under the partition's lock.
+//! 2. The handle that wrote is the handle that flushes.
+//! 3. A range is served only if it was written by this process or has been verified since it was opened.
+//! 4. The index is derived. A look-up that leads nowhere sensible means: scan, never: trust.
+
+use std::{io, ops::Range, sync::Arc};
+
+use annals_wire::{
+    header::BatchHeader,
+    segment::{SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentIdentity, SegmentSummary},
+};
+use bytes::Bytes;
+use crc32fast::Hasher;
+
+use super::{
+    disk::{Access, Disk, File},
+    frame::BatchBytes,
+    index::SparseIndex,
+    key::PartitionKey,
+    ranges::Ranges,
+    replace::join,
+    root::{FORMAT_VERSION, Root},
+    scan::Scan,
+};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering, RwLock};
+
+/// Position of the first batch.
+pub(crate) const DATA_START: u64 = SEGMENT_HEADER_LEN as u64;
+/// Room a segment keeps for its footer.
+pub(crate) const FOOTER_ROOM: u64 = SEGMENT_FOOTER_LEN as u64;
+/// Bytes of log between two entries of the index.
+pub(crate) const INDEX_STEP: u32 = 4096;
+/// The spare file of a partition's directory.
+pub(crate) const SPARE: &str = "spare.tmp";
+
+/// Name of a segment file without its ending.
+pub(crate) fn stem(base: i64, generation: u32) -> String {
+    format!("{base:020}-{generation}")
+}
+
+/// Base offset and generation in a segment's file name.
+pub(crate) fn parse_name(name: &str) -> Option<(i64, u32)> {
+    let (base, generation) = name.strip_suffix(".log")?.split_once('-')?;
+    let parsed = (base.parse().ok()?, generation.parse().ok()?);
+    (stem(parsed.0, parsed.1) + ".log" == name).then_some(parsed)
+}
+
+/// Counts that the footer will carry.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    pub(crate) batches: u64,
+    pub(crate) records: u64,
+    pub(crate) last_epoch: u32,
+    pub(crate) max_timestamp_ms: i64,
+    /// Over the whole file so far, header included.
+    pub(crate) hasher: Hasher,
+}
+
+/// Which segment a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentId {
+    pub(crate) key: PartitionKey,
+    pub(crate) base: i64,
+    pub(crate) generation: u32,
+}
+
+impl SegmentId {
+    pub(crate) fn path(&self) -> String {
+        join(&self.key.dir(), &(stem(self.base, self.generation) + ".log"))
+    }
+}
+
+/// A segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) key: PartitionKey,
+    pub(crate) base: i64,
+    /// Rises while the commit cycle looks for a free name; fixed once the file has it.
+    generation: AtomicU64,
+    /// Number of the entry that names it; 0 where recovery found it.
+    roll_number: AtomicU64,
+    /// It has its header and its final name, both flushed.
+    named: AtomicBool,
+    disk: Arc<dyn Disk>,
+    file: Mutex<Option<Arc<dyn File>>>,
+    /// Position after the last whole batch.
+    end: AtomicU64,
+    /// The end is not known yet: a footer or a scan will tell.
+    unresolved: AtomicBool,
+    /// Largest record time, once known.
+    max_timestamp_ms: AtomicI64,
+    /// Bytes of the file that have room on the disk.
+    allocated: AtomicU64,
+    /// Position below which a returned flush covers everything.
+    synced: AtomicU64,
+    /// Position below which write-back was started.
+    pub(crate) written_back: AtomicU64,
+    index: RwLock<SparseIndex>,
+    /// The index knows nothing of batches below this position: they were there before this process.
+    indexed_from: AtomicU64,
+    known_good: Mutex<Ranges>,
+    pub(crate) tally: Mutex<Option<Tally>>,
+}
+
+impl Segment {
+    /// A segment over a spare file that this process just made. Its header is not written yet.
+    pub(crate) fn fresh(
+        disk: &Arc<dyn Disk>,
+        key: PartitionKey,
+        base: i64,
+        file: Arc<dyn File>,
+        allocated: u64,
+    ) -> Self {
+        let segment = Self::at(disk, key, base, 0, DATA_START);
+        segment.named.store(false, Ordering::Release);
+        *segment.file.lock() = Some(file);
+        segment.allocated.store(allocated, Ordering::Relaxed);
+        segment.synced.store(0, Ordering::Relaxed);
+        *segment.tally.lock() =
+            Some(Tally { batches: 0, records: 0, last_epoch: 0, max_timestamp_ms: 0, hasher: Hasher::new() });
+        segment
+    }
+
+    /// A segment that is on the disk, with `end` as the journal has it. Nothing is read.
+    pub(crate) fn at(disk: &Arc<dyn Disk>, key: PartitionKey, base: i64, generation: u32, end: u64) -> Self {
+        Self {
+            key,
+            base,
+            generation: AtomicU64::new(generation.into()),
+            roll_number: AtomicU64::new(0),
+            named: AtomicBool::new(true),
+            disk: Arc::clone(disk),
+            file: Mutex::new(None),
+            end: AtomicU64::new(end),
+            unresolved: AtomicBool::new(false),
+            max_timestamp_ms: AtomicI64::new(i64::MIN),
+            allocated: AtomicU64::new(end),
+            synced: AtomicU64::new(end),
+            written_back: AtomicU64::new(end),
+            index: RwLock::new(SparseIndex::new(base, INDEX_STEP)),
+            indexed_from: AtomicU64::new(end),
+            known_good: Mutex::new(Ranges::default()),
+            tally: Mutex::new(None),
+        }
+    }
+
+    /// A closed segment of which only the name is known. [`Segment::resolve`] finds out where it ends.
+    pub(crate) fn closed(disk: &Arc<dyn Disk>, key: PartitionKey, base: i64, generation: u32) -> Self {
+        let segment = Self::at(disk, key, base, generation, DATA_START);
+        segment.unresolved.store(true, Ordering::Release);
+        segment
+    }
+
+    /// Finds out where a closed segment ends: its footer says so, else a scan up to the next segment's base.
+    pub(crate) fn resolve(&self, next_base: i64) -> io::Result<()> {
+        if !self.unresolved.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let file = self.file()?;
+        let length = file.len()?;
+        let mut footer = [0; SEGMENT_FOOTER_LEN];
+        let at = length.saturating_sub(FOOTER_ROOM).max(DATA_START);
+        let read = file.read_at(&mut footer, at)?;
+        if let Ok(summary) = SegmentSummary::verify(footer.get(..read).unwrap_or_default()) {
+            self.max_timestamp_ms.fetch_max(summary.max_timestamp_ms, Ordering::AcqRel);
+            self.set_end(at);
+        } else {
+            let mut end = DATA_START;
+            for found in Scan::new(self, DATA_START, length) {
+                let Ok(found) = found else { break };
+                if found.header.base_offset >= next_base {
+                    break;
+                }
+                self.max_timestamp_ms.fetch_max(found.header.max_timestamp_ms, Ordering::AcqRel);
+                end = found.end();
+            }
+            self.set_end(end);
+        }
+        self.unresolved.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Largest record time in it, as far as known without reading it: at least that of everything appended.
+    pub(crate) fn max_timestamp_ms(&self) -> i64 {
+        self.load_index();
+        self.max_timestamp_ms.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        u32::try_from(self.generation.load(Ordering::Acquire)).expect("generations are counted in u32")
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        SegmentId { key: self.key, base: self.base, generation: self.generation() }
+    }
+
+    pub(crate) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn roll_number(&self) -> u64 {
+        self.roll_number.load(Ordering::Acquire)
+    }
+
+    /// The entry that will name it.
+    pub(crate) fn set_roll_number(&self, number: u64) {
+        self.roll_number.store(number, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Recovery's word on where the data ends.
+    pub(crate) fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+        self.indexed_from.store(end, Ordering::Release);
+        self.synced.store(end, Ordering::Release);
+        self.written_back.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Acquire)
+    }
+
+    /// The open file; opened for writing if it was closed.
+    pub(crate) fn file(&self) -> io::Result<Arc<dyn File>> {
+        let mut slot = self.file.lock();
+        if let Some(file) = &*slot {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.disk.open(&self.id().path(), Access::Write)?;
+        self.allocated.store(file.len()?, Ordering::Release);
+        *slot = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Closes the file of a clean segment; the next use opens it again.
+    pub(crate) fn close_if_clean(&self) -> bool {
+        let mut slot = self.file.lock();
+        let clean = self.synced() >= self.end();
+        if clean {
+            *slot = None;
+        }
+        clean
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.lock().is_some()
+    }
+
+    /// Gives the file more room. Blocking.
+    pub(crate) fn allocate_to(&self, bytes: u64) -> io::Result<()> {
+        let file = self.file()?;
+        let from = self.allocated();
+        if bytes > from {
+            file.allocate(from, bytes - from)?;
+            self.allocated.fetch_max(bytes, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Writes a batch at `end` without moving it.
+    pub(crate) fn write(&self, batch: &BatchBytes) -> io::Result<()> {
+        let file = self.file()?;
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(1 + batch.payload.len());
+        parts.push(&batch.prefix);
+        parts.extend(batch.payload.iter().map(|part| &part[..]));
+        file.write_at(&parts, self.end())
+    }
+
+    /// Takes back a batch that was written at `end` and not counted: zeros its first byte.
+    pub(crate) fn unwrite(&self) -> io::Result<()> {
+        self.file()?.write_at(&[&[0]], self.end())
+    }
+
+    /// Counts the batch that was just written.
+    pub(crate) fn advance(&self, header: &BatchHeader, batch: &BatchBytes) {
+        let position = self.end();
+        let end = position + batch.len() as u64;
+        self.index.write().push(header.base_offset, position, header.max_timestamp_ms);
+        self.max_timestamp_ms.fetch_max(header.max_timestamp_ms, Ordering::AcqRel);
+        self.known_good.lock().add(position..end);
+        if let Some(tally) = &mut *self.tally.lock() {
+            tally.batches += 1;
+            tally.records += u64::from(header.record_count);
+            tally.last_epoch = header.leader_epoch;
+            tally.max_timestamp_ms = tally.max_timestamp_ms.max(header.max_timestamp_ms);
+            batch.hash_into(&mut tally.hasher);
+        }
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// Makes everything below the present end durable. An error is final: the caller fences the partition.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let end = self.end();
+        if self.synced() >= end {
+            return Ok(());
+        }
+        self.file()?.sync()?;
+        self.synced.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Gives the file its header and its name. Called by the commit cycle before the frame that names it.
+    pub(crate) fn put_in_place(&self, root: &Root, log_start: i64, created_ms: i64) -> io::Result<()> {
+        let dir = self.key.dir();
+        let names = self.disk.list(&dir)?;
+        let taken = |generation| {
+            let name = stem(self.base, generation) + ".log";
+            names.iter().any(|entry| entry.name == name)
+        };
+        let generation = (0..=u32::MAX).find(|generation| !taken(*generation)).expect("a free generation");
+        let identity = SegmentIdentity {
+            format_version: FORMAT_VERSION,
+            feature_bits: 0,
+            cluster_id: root.cluster_id,
+            topic_id: self.key.topic,
+            partition: self.key.partition,
+            base_offset: self.base,
+            generation,
+            log_start_offset: log_start,
+            created_ms,
+        };
+        let header = identity.encode();
+        self.generation.store(generation.into(), Ordering::Release);
+        let file = self.file()?;
+        file.write_at(&[&header], 0)?;
+        file.sync()?;
+        self.disk.rename(&join(&dir, SPARE), &self.id().path())?;
+        self.disk.sync_dir(&dir)?;
+        if let Some(tally) = &mut *self.tally.lock() {
+            let mut whole = Hasher::new();
+            whole.update(&header);
+            whole.combine(&tally.hasher);
+            tally.hasher = whole;
+        }
+        self.named.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Bytes of a range below the end, lent from the map.
+    pub(crate) fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let bytes = self.file()?.view(range.start, length)?;
+        if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Whether the range needs no check before it is served.
+    pub(crate) fn is_known_good(&self, range: &Range<u64>) -> bool {
+        self.known_good.lock().covers(range)
+    }
+
+    /// The range has been checked.
+    pub(crate) fn mark_good(&self, range: Range<u64>) {
+        self.known_good.lock().add(range);
+    }
+
+    /// A position at or before the batch that holds `offset`, from which a scan finds it.
+    pub(crate) fn position_before(&self, offset: i64) -> u64 {
+        self.load_index();
+        self.index.read().lookup(offset).unwrap_or(DATA_START)
+    }
+
+    /// A position from which a scan finds the first record at or after a time.
+    pub(crate) fn position_before_time(&self, timestamp_ms: i64) -> u64 {
+        self.load_index();
+        self.index.read().lookup_time(timestamp_ms).unwrap_or(DATA_START)
+    }
+
+    /// Indexes what was in the file before this process appended to it.
+    fn load_index(&self) {
+        let until = self.indexed_from.load(Ordering::Acquire);
+        if until <= DATA_START {
+            return;
+        }
+        let mut whole = SparseIndex::new(self.base, INDEX_STEP);
+        let mut scan = Scan::new(self, DATA_START, until);
+        while let Some(Ok(found)) = scan.next() {
+            whole.push(found.header.base_offset, found.position, found.header.max_timestamp_ms);
+            self.max_timestamp_ms.fetch_max(found.header.max_timestamp_ms, Ordering::AcqRel);
+        }
+        let mut index = self.index.write();
+        if self.indexed_from.load(Ordering::Acquire) == until {
+            whole.append(&index);
+            *index = whole;
+            self.indexed_from.store(DATA_START, Ordering::Release);
+        }
+    }
+
+    /// Flush, footer, flush, cut. Called once the next segment is named durably; blocking.
+    pub(crate) fn seal(&self) -> io::Result<()> {
+        self.sync()?;
+        let file = self.file()?;
+        let end = self.end();
+        if file.len()? == end + FOOTER_ROOM && self.footer().is_some() {
+            return Ok(());
+        }
+        let tally = match self.tally.lock().take() {
+            Some(tally) => tally,
+            None => self.count_again()?,
+        };
+        let footer = SegmentSummary {
+            batch_count: tally.batches,
+            record_count: tally.records,
+            last_offset: self.last_offset()?,
+            last_epoch: tally.last_epoch,
+            max_timestamp_ms: tally.max_timestamp_ms,
+            file_crc32: tally.hasher.finalize(),
+        };
+        file.write_at(&[&footer.encode()], end)?;
+        file.sync()?;
+        file.set_len(end + FOOTER_ROOM)?;
+        self.allocated.store(end + FOOTER_ROOM, Ordering::Release);
+        Ok(())
+    }
+
+    /// The footer, if the file has a valid one right behind its data.
+    pub(crate) fn footer(&self) -> Option<SegmentSummary> {
+        let mut bytes = [0; SEGMENT_FOOTER_LEN];
+        let read = self.file().ok()?.read_at(&mut bytes, self.end()).ok()?;
+        SegmentSummary::verify(bytes.get(..read)?).ok()
+    }
+
+    fn last_offset(&self) -> io::Result<i64> {
+        let from = self.index.read().last_position().unwrap_or(DATA_START);
+        let mut last = self.base - 1;
+        for found in Scan::new(self, from, self.end()) {
+            last = found.map_err(io::Error::from)?.next_offset() - 1;
+        }
+        Ok(last)
+    }
+
+    fn count_again(&self) -> io::Result<Tally> {
+        let mut tally =
+            Tally { batches: 0, records: 0, last_epoch: 0, max_timestamp_ms: 0, hasher: Hasher::new() };
+        tally.hasher.update(&self.view(0..DATA_START)?);
+        for found in Scan::new(self, DATA_START, self.end()) {
+            let found = found.map_err(io::Error::from)?;
+            tally.batches += 1;
+            tally.records += u64::from(found.header.record_count);
+            tally.last_epoch = found.header.leader_epoch;
+            tally.max_timestamp_ms = tally.max_timestamp_ms.max(found.header.max_timestamp_ms);
+            tally.hasher.update(&found.bytes);
+        }
+        Ok(tally)
+    }
+}

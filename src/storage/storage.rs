@@ -1,0 +1,456 @@
+//! The data directory at work: what the parts share, and the calls that change it besides appends.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use annals_wire::{
+    ids::TopicId,
+    internal::{Partitions, PartitionsRemoved, entry::Body},
+};
+use bytes::Bytes;
+
+use super::{
+    commit::{Committer, Tip},
+    disk::Disk,
+    error::{AppendError, NoRoom},
+    key::{Level, PartitionKey, PartitionSettings},
+    partition::{Log, Partition},
+    queue::{Queue, Upto, Work},
+    room::{Class, Ledger, Room, Wake},
+    root::Root,
+    segment::Segment,
+    snapshot::Snapshots,
+    upkeep::Upkeep,
+    waiters::{Done, Waiters},
+};
+use crate::{
+    clock::Clock,
+    sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, RwLock},
+};
+
+/// Sizes and times. The defaults were chosen by measurement; tests and the crash model use tiny ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A partition with more bytes than this pending in one cycle is flushed in its segment and entered as an extent.
+    pub inline_bytes: u64,
+    /// Size to which the ring grows.
+    pub ring_bytes: u64,
+    /// Size of one of its files; at least twice the largest item.
+    pub ring_file_bytes: u64,
+    /// Most bytes that appends may have waiting for the journal.
+    pub pending_bytes: u64,
+    /// Bytes appended between two snapshots.
+    pub snapshot_bytes: u64,
+    /// Time between two snapshots if anything changed.
+    pub snapshot_interval: Duration,
+    /// Disk space that appends leave alone.
+    pub keep_free_bytes: u64,
+    /// Segments flushed at a time; 0 = one after the other on the calling thread.
+    pub flush_helpers: usize,
+    /// Segment files kept open when they are not appended to.
+    pub open_segments: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            inline_bytes: 256 * 1024,
+            ring_bytes: 256 * MIB,
+            ring_file_bytes: 34 * MIB,
+            pending_bytes: 64 * MIB,
+            snapshot_bytes: 256 * MIB,
+            snapshot_interval: Duration::from_secs(60),
+            keep_free_bytes: 16 * MIB,
+            flush_helpers: 4,
+            open_segments: 256,
+        }
+    }
+}
+
+impl Options {
+    /// Most bytes one item may take in the ring.
+    pub fn largest_item(&self) -> u64 {
+        self.ring_file_bytes / 2
+    }
+}
+
+/// A topic as storage knows it.
+#[derive(Debug)]
+pub(crate) struct TopicLogs {
+    pub(crate) settings: PartitionSettings,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+/// A change without records.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Makes or changes a topic's partitions: `0..partitions`, never fewer than before.
+    Declare {
+        /// Topic.
+        topic: TopicId,
+        /// How many.
+        partitions: u32,
+        /// Their settings.
+        settings: PartitionSettings,
+    },
+    /// Drops a topic's partitions; their files go later, when no reader holds them.
+    Remove {
+        /// Topic.
+        topic: TopicId,
+    },
+    /// An entry of the state machine.
+    State(Vec<u8>),
+}
+
+/// A data directory, open.
+#[derive(Debug)]
+pub struct Storage {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    options: Options,
+    root: Root,
+    epoch: u32,
+    topics: RwLock<BTreeMap<TopicId, TopicLogs>>,
+    queue: Queue,
+    ledger: Arc<Ledger>,
+    committer: Mutex<Committer>,
+    tip: Mutex<Tip>,
+    durable: AtomicU64,
+    waiters: Mutex<Waiters>,
+    snapshots: Mutex<Snapshots>,
+    upkeep: Upkeep,
+    appended: AtomicU64,
+    failure: OnceLock<String>,
+    closed: AtomicBool,
+    /// A flush failed in this run: what the memory holds must not become a snapshot.
+    tainted: AtomicBool,
+}
+
+/// What recovery hands over.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Options,
+    pub(crate) root: Root,
+    pub(crate) epoch: u32,
+    pub(crate) topics: BTreeMap<TopicId, TopicLogs>,
+    pub(crate) committer: Committer,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) tombstones: Vec<TopicId>,
+    pub(crate) tainted: bool,
+}
+
+impl Storage {
+    pub(crate) fn assemble(parts: Parts) -> Arc<Self> {
+        let tip = parts.committer.tip();
+        let ledger = Ledger::new(parts.options.largest_item(), parts.options.pending_bytes);
+        let ring = &parts.committer.ring;
+        ledger.set_available(ring.available(parts.options.largest_item()), ring.size());
+        let storage = Arc::new(Self {
+            disk: parts.disk,
+            clock: parts.clock,
+            options: parts.options,
+            root: parts.root,
+            epoch: parts.epoch,
+            topics: RwLock::new(parts.topics),
+            queue: Queue::new(tip.number + 1),
+            ledger,
+            tip: Mutex::new(tip),
+            durable: AtomicU64::new(tip.number),
+            waiters: Mutex::new(Waiters::new(tip.number)),
+            committer: Mutex::new(parts.committer),
+            snapshots: Mutex::new(parts.snapshots),
+            upkeep: Upkeep::default(),
+            appended: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            tainted: AtomicBool::new(parts.tainted),
+        });
+        for topic in parts.tombstones {
+            storage.upkeep.bury(0, topic);
+        }
+        storage
+    }
+
+    /// Sets room aside for so many bytes in the journal. Count an item as if it went inline: its bytes, 256 more for each
+    /// entry, and 8 KiB.
+    pub fn reserve(&self, bytes: u64, class: Class) -> Result<Room, NoRoom> {
+        let waiting = self.appended.load(Ordering::Relaxed) > 4 * self.options.snapshot_bytes;
+        if waiting && class == Class::Data && !self.is_closed() {
+            return Err(NoRoom::Busy);
+        }
+        self.ledger.reserve(bytes, class)
+    }
+
+    /// Calls `wake` once when room may be had again.
+    pub fn on_room(&self, wake: Wake) {
+        self.ledger.on_room(wake);
+    }
+
+    /// Enqueues changes and carries them out in memory. Call it under the locks under which they were decided.
+    /// Returns the number to wait for.
+    pub fn submit(&self, room: Room, changes: Vec<Change>) -> Result<u64, AppendError> {
+        if self.is_closed() {
+            return Err(AppendError::Closed);
+        }
+        let mut topics = self.topics.write();
+        let mut guards: Vec<(Arc<Partition>, PartitionSettings)> = Vec::new();
+        for change in &changes {
+            if let Change::Declare { topic, settings, .. } = change
+                && let Some(known) = topics.get(topic)
+            {
+                guards.extend(known.partitions.iter().map(|partition| (Arc::clone(partition), *settings)));
+            }
+        }
+        guards.sort_unstable_by_key(|(partition, _)| partition.key());
+        let mut locked: Vec<(MutexGuard<'_, Log>, &Arc<Partition>, PartitionSettings)> =
+            guards.iter().map(|(partition, settings)| (partition.lock(), partition, *settings)).collect();
+        let mut work = Vec::with_capacity(changes.len());
+        for (log, partition, settings) in &mut locked {
+            if partition.level() < Level::Fsync && settings.level == Level::Fsync {
+                work.extend(sync_point(partition, log));
+            }
+        }
+        work.extend(changes.iter().map(|change| Work::Entry(body_of(change))));
+        let length = work.len() as u64;
+        let first = self.queue.push(work, Some(room)).map_err(|_closed| AppendError::Closed)?;
+        let number = first + length - 1;
+        for (_, partition, settings) in &locked {
+            partition.change(*settings);
+        }
+        drop(locked);
+        for change in changes {
+            self.carry_out(&mut topics, change, number);
+        }
+        Ok(number)
+    }
+
+    fn carry_out(&self, topics: &mut BTreeMap<TopicId, TopicLogs>, change: Change, number: u64) {
+        match change {
+            Change::Declare { topic, partitions, settings } => {
+                let known = topics.entry(topic).or_insert_with(|| TopicLogs { settings, partitions: Vec::new() });
+                known.settings = settings;
+                let from = u32::try_from(known.partitions.len()).unwrap_or(u32::MAX);
+                known.partitions.extend((from..partitions).map(|partition| {
+                    Partition::new(PartitionKey { topic, partition }, settings, self.epoch, number)
+                }));
+            }
+            Change::Remove { topic } => {
+                for partition in topics.remove(&topic).map(|known| known.partitions).unwrap_or_default() {
+                    partition.remove();
+                }
+                self.upkeep.bury(number, topic);
+            }
+            Change::State(_) => {}
+        }
+    }
+
+    /// Calls `done` once everything up to `number` is durable, at once if it is.
+    pub fn on_durable(&self, number: u64, done: Done) {
+        let due = self.waiters.lock().wait(number, done);
+        if let Some((done, fate)) = due {
+            done(fate);
+        }
+    }
+
+    /// Number of the newest entry decided. Read under the locks of the state it is taken for, it says which entries that
+    /// state holds.
+    pub fn last_number(&self) -> u64 {
+        self.queue.next_number() - 1
+    }
+
+    /// A partition.
+    pub fn partition(&self, key: PartitionKey) -> Option<Arc<Partition>> {
+        let index = usize::try_from(key.partition).ok()?;
+        self.topics.read().get(&key.topic)?.partitions.get(index).cloned()
+    }
+
+    /// All partitions of a topic, in order.
+    pub fn partitions(&self, topic: &TopicId) -> Vec<Arc<Partition>> {
+        self.topics.read().get(topic).map(|known| known.partitions.clone()).unwrap_or_default()
+    }
+
+    /// Identity of the cluster this directory belongs to.
+    pub fn cluster_id(&self) -> [u8; 16] {
+        self.root.cluster_id
+    }
+
+    /// Leader epoch of this run.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Why the journal takes nothing any more. The process must end; the next start recovers.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Takes no more appends and changes; what was taken is still committed.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.queue.close();
+        self.ledger.close();
+        self.upkeep.wake();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// The journal is no more. An error from it is final.
+    pub(crate) fn fail(&self, why: &str) {
+        tracing::error!(why, "no more acks: the process has to end, the next start recovers");
+        let _first_counts = self.failure.set(why.to_owned());
+        self.close();
+        let due = self.waiters.lock().close();
+        due.into_iter().for_each(|(done, fate)| done(fate));
+    }
+
+    /// A flush or a write of a segment failed: that partition stops until the next start.
+    pub(crate) fn fence(&self, partition: &Partition, error: &io::Error) {
+        self.tainted.store(true, Ordering::Release);
+        if !partition.is_fenced() {
+            tracing::error!(partition = %partition.key(), %error, "fenced until restart");
+        }
+        partition.fence();
+    }
+
+    pub(crate) fn is_tainted(&self) -> bool {
+        self.tainted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_durable(&self, number: u64) -> bool {
+        number <= self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_durable(&self, number: u64) {
+        self.durable.fetch_max(number, Ordering::AcqRel);
+    }
+
+    pub(crate) fn release_waiters(&self, number: u64, failed: impl IntoIterator<Item = u64>) {
+        let due = self.waiters.lock().release(number, failed);
+        due.into_iter().for_each(|(done, fate)| done(fate));
+    }
+
+    /// Flushes segments, several at a time; returns those that failed.
+    pub(crate) fn flush_all(
+        &self,
+        segments: &[(Arc<Partition>, Arc<Segment>)],
+    ) -> Vec<(Arc<Partition>, io::Error)> {
+        let flush = |(partition, segment): &(Arc<Partition>, Arc<Segment>)| {
+            segment.sync().err().map(|error| (Arc::clone(partition), error))
+        };
+        let helpers = self.options.flush_helpers.min(segments.len());
+        if helpers <= 1 {
+            return segments.iter().filter_map(flush).collect();
+        }
+        let share = segments.len().div_ceil(helpers);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = segments
+                .chunks(share)
+                .map(|chunk| scope.spawn(move || chunk.iter().filter_map(flush).collect::<Vec<_>>()))
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join().expect("a flush does not panic"));
+            joined.flatten().collect()
+        })
+    }
+
+    /// Everything that is open, partition by partition.
+    pub(crate) fn all_partitions(&self) -> Vec<Arc<Partition>> {
+        self.topics.read().values().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+    }
+
+    /// Settings of all topics and how many partitions each has, with the number they are exact at.
+    pub(crate) fn topic_settings(&self) -> (u64, Vec<(TopicId, PartitionSettings, u32)>) {
+        let topics = self.topics.read();
+        let list = topics.iter().map(|(topic, known)| {
+            (*topic, known.settings, u32::try_from(known.partitions.len()).unwrap_or(u32::MAX))
+        });
+        (self.last_number(), list.collect())
+    }
+
+    pub(crate) fn count_appended(&self, bytes: u64) {
+        self.appended.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes appended since the last snapshot was captured.
+    pub(crate) fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn uncount_appended(&self, bytes: u64) {
+        self.appended.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+    pub(crate) fn committer(&self) -> &Mutex<Committer> {
+        &self.committer
+    }
+    pub(crate) fn snapshots(&self) -> &Mutex<Snapshots> {
+        &self.snapshots
+    }
+    pub(crate) fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
+    }
+    pub(crate) fn tip(&self) -> Tip {
+        *self.tip.lock()
+    }
+    pub(crate) fn set_tip(&self, tip: Tip) {
+        *self.tip.lock() = tip;
+    }
+}
+
+/// A sync point over all that a partition holds. The caller holds its lock.
+pub(crate) fn sync_point(partition: &Arc<Partition>, log: &mut Log) -> Option<Work> {
+    let active = partition.active()?;
+    log.unsynced_bytes = 0;
+    let epoch = log.epochs.last().map_or(0, |last| last.epoch);
+    let upto = Upto { segment_base: active.base, position: active.end(), next_offset: log.next_offset, epoch };
+    Some(Work::Sync { partition: Arc::clone(partition), upto })
+}
+
+pub(crate) fn partitions_message(topic: &TopicId, settings: PartitionSettings, count: u32) -> Partitions {
+    Partitions {
+        topic_id: Bytes::copy_from_slice(topic.as_bytes()),
+        count,
+        level: settings.level.number(),
+        segment_bytes: settings.segment_bytes,
+        interval_ms: settings.interval_ms,
+        interval_bytes: settings.interval_bytes,
+    }
+}
+
+fn body_of(change: &Change) -> Body {
+    match change {
+        Change::Declare { topic, partitions, settings } => {
+            Body::Partitions(partitions_message(topic, *settings, *partitions))
+        }
+        Change::Remove { topic } => {
+            Body::Removed(PartitionsRemoved { topic_id: Bytes::copy_from_slice(topic.as_bytes()) })
+        }
+        Change::State(bytes) => Body::State(Bytes::from(bytes.clone())),
+    }
+}
