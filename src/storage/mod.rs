@@ -68,3 +68,6 @@ pub use runner::{Runner, SectionSource};
 pub use snapshot::Section;
 pub use storage::{Change, Options, Storage};
 pub use waiters::Done;
+
+#[cfg(test)]
+mod tests;

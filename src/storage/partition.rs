@@ -39,6 +39,7 @@ pub(crate) struct EpochStart {
 pub(crate) struct Spare {
     pub(crate) file: Arc<dyn File>,
     pub(crate) allocated: u64,
+    pub(crate) path: String,
 }
 
 /// Visible once `number` is durable.
@@ -77,6 +78,7 @@ pub struct Partition {
     pub(crate) entered: Mutex<Option<Upto>>,
     /// Only one thread at a time makes room.
     pub(crate) preparing: Mutex<()>,
+    spares: AtomicU64,
     pub(crate) upkeep_asked: AtomicBool,
     pub(crate) sync_asked: AtomicBool,
     segments: ArcSwap<Vec<Arc<Segment>>>,
@@ -167,6 +169,7 @@ impl Partition {
             }),
             entered: Mutex::new(entered),
             preparing: Mutex::new(()),
+            spares: AtomicU64::new(0),
             upkeep_asked: AtomicBool::new(false),
             sync_asked: AtomicBool::new(false),
             segments: ArcSwap::from_pointee(found.segments),
@@ -276,6 +279,11 @@ impl Partition {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock()
+    }
+
+    /// Number of the next spare file made in this run.
+    pub(crate) fn next_spare(&self) -> u64 {
+        self.spares.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {

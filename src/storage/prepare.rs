@@ -10,7 +10,7 @@ use super::{
     error::AppendError,
     partition::{Fit, Partition, Spare},
     replace::{create_anew, join},
-    segment::{DATA_START, FOOTER_ROOM, SPARE},
+    segment::{DATA_START, FOOTER_ROOM},
     storage::Storage,
 };
 
@@ -84,15 +84,30 @@ impl Storage {
             self.make_dirs(partition)?;
         }
         let allocated = step(0, needed, partition.segment_bytes());
-        let path = join(&partition.key().dir(), SPARE);
-        // Taken out first: a file of that name is about to be replaced.
-        partition.lock().spare = None;
+        let number = partition.next_spare();
+        if number == 0 {
+            self.remove_old_spares(partition)?;
+        }
+        // A name of its own: the spare before it may wait for its final name.
+        let path = join(&partition.key().dir(), &format!("spare-{number}.tmp"));
         let file = self.with_reserve(allocated, || {
             let file = create_anew(self.disk(), &path)?;
             file.allocate(0, allocated)?;
             Ok(file)
         })?;
-        partition.lock().spare = Some(Spare { file, allocated });
+        let unused = partition.lock().spare.replace(Spare { file, allocated, path });
+        match unused {
+            Some(unused) => self.disk().remove(&unused.path),
+            None => Ok(()),
+        }
+    }
+
+    /// Spares of an earlier run.
+    fn remove_old_spares(&self, partition: &Partition) -> io::Result<()> {
+        let dir = partition.key().dir();
+        for entry in self.disk().list(&dir)?.iter().filter(|entry| entry.name.ends_with(".tmp")) {
+            self.disk().remove(&join(&dir, &entry.name))?;
+        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use super::{
     frame::BatchBytes,
     index::SparseIndex,
     key::PartitionKey,
+    partition::Spare,
     ranges::Ranges,
     replace::join,
     root::{FORMAT_VERSION, Root},
@@ -36,8 +37,6 @@ pub(crate) const DATA_START: u64 = SEGMENT_HEADER_LEN as u64;
 pub(crate) const FOOTER_ROOM: u64 = SEGMENT_FOOTER_LEN as u64;
 /// Bytes of log between two entries of the index.
 pub(crate) const INDEX_STEP: u32 = 4096;
-/// The spare file of a partition's directory.
-pub(crate) const SPARE: &str = "spare.tmp";
 
 /// Name of a segment file without its ending.
 pub(crate) fn stem(base: i64, generation: u32) -> String {
@@ -87,6 +86,8 @@ pub(crate) struct Segment {
     roll_number: AtomicU64,
     /// It has its header and its final name, both flushed.
     named: AtomicBool,
+    /// The name until then.
+    spare_path: Mutex<String>,
     disk: Arc<dyn Disk>,
     file: Mutex<Option<Arc<dyn File>>>,
     /// Position after the last whole batch.
@@ -114,13 +115,13 @@ impl Segment {
         disk: &Arc<dyn Disk>,
         key: PartitionKey,
         base: i64,
-        file: Arc<dyn File>,
-        allocated: u64,
+        spare: Spare,
     ) -> Self {
         let segment = Self::at(disk, key, base, 0, DATA_START);
+        *segment.spare_path.lock() = spare.path;
         segment.named.store(false, Ordering::Release);
-        *segment.file.lock() = Some(file);
-        segment.allocated.store(allocated, Ordering::Relaxed);
+        *segment.file.lock() = Some(spare.file);
+        segment.allocated.store(spare.allocated, Ordering::Relaxed);
         segment.synced.store(0, Ordering::Relaxed);
         *segment.tally.lock() =
             Some(Tally { batches: 0, records: 0, last_epoch: 0, max_timestamp_ms: 0, hasher: Hasher::new() });
@@ -135,6 +136,7 @@ impl Segment {
             generation: AtomicU64::new(generation.into()),
             roll_number: AtomicU64::new(0),
             named: AtomicBool::new(true),
+            spare_path: Mutex::default(),
             disk: Arc::clone(disk),
             file: Mutex::new(None),
             end: AtomicU64::new(end),
@@ -337,7 +339,7 @@ impl Segment {
         let file = self.file()?;
         file.write_at(&[&header], 0)?;
         file.sync()?;
-        self.disk.rename(&join(&dir, SPARE), &self.id().path())?;
+        self.disk.rename(&self.spare_path.lock(), &self.id().path())?;
         self.disk.sync_dir(&dir)?;
         if let Some(tally) = &mut *self.tally.lock() {
             let mut whole = Hasher::new();
