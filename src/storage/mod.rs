@@ -23,6 +23,7 @@
 //! | `commit`, `extent` | the commit cycle |
 //! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
 //! | `upkeep`, `runner` | what is done in the background; the threads |
+//! | `verify` | one verdict over a directory |
 //!
 //! **What an ack means** is decided in one place, [`Storage::append`], and kept in one place, `commit`.
 //! A flush error is final: of the journal, for the process; of a segment, for its partition until the next start.
@@ -53,6 +54,7 @@ mod snapshot;
 #[expect(clippy::module_inception, reason = "the type of that name lives in a file of that name")]
 mod storage;
 mod upkeep;
+mod verify;
 mod waiters;
 
 pub use append::{Append, Appended, Mode, Receipt};
@@ -67,6 +69,7 @@ pub use room::{Class, Room, Wake};
 pub use runner::{Runner, SectionSource};
 pub use snapshot::Section;
 pub use storage::{Change, Options, Storage};
+pub use verify::{Damage, Verdict, verify};
 pub use waiters::Done;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     error::ReadError,
     partition::Partition,
     scan::{Found, Scan, ScanError},
-    segment::Segment,
+    segment::{DATA_START, Segment},
 };
 
 /// Why offsets are missing from a read.
@@ -165,6 +165,10 @@ impl Reader<'_> {
     /// Reads on in a segment; `false` = there is enough.
     fn segment(&mut self, segment: &Arc<Segment>, until: i64) -> Result<bool, ReadError> {
         let mut position = segment.position_before(self.out.next_offset);
+        if position > DATA_START && !self.leads_here(segment, position) {
+            segment.distrust_index();
+            position = DATA_START;
+        }
         loop {
             let mut run: Option<Run> = None;
             let mut stop = None;
@@ -212,6 +216,12 @@ impl Reader<'_> {
                 None | Some(Stop::End) => return Ok(true),
             }
         }
+    }
+
+    /// An index is a hint: what it points at must be a batch at or before the offset.
+    fn leads_here(&self, segment: &Segment, position: u64) -> bool {
+        let found = Scan::new(segment, position, segment.end()).next();
+        matches!(found, Some(Ok(found)) if found.header.base_offset <= self.out.next_offset)
     }
 
     fn verified(&self, segment: &Segment, found: &Found) -> bool {

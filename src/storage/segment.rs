@@ -21,11 +21,11 @@ use crc32fast::Hasher;
 use super::{
     disk::{Access, Disk, File},
     frame::BatchBytes,
-    index::SparseIndex,
+    index::{Owner, SparseIndex},
     key::PartitionKey,
     partition::Spare,
     ranges::Ranges,
-    replace::join,
+    replace::{create_anew, join},
     root::{FORMAT_VERSION, Root},
     scan::Scan,
 };
@@ -37,6 +37,9 @@ pub(crate) const DATA_START: u64 = SEGMENT_HEADER_LEN as u64;
 pub(crate) const FOOTER_ROOM: u64 = SEGMENT_FOOTER_LEN as u64;
 /// Bytes of log between two entries of the index.
 pub(crate) const INDEX_STEP: u32 = 4096;
+
+/// Larger index files are not ours.
+const MOST_HINT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Name of a segment file without its ending.
 pub(crate) fn stem(base: i64, generation: u32) -> String {
@@ -172,6 +175,7 @@ impl Segment {
         if let Ok(summary) = SegmentSummary::verify(footer.get(..read).unwrap_or_default()) {
             self.max_timestamp_ms.fetch_max(summary.max_timestamp_ms, Ordering::AcqRel);
             self.set_end(at);
+            let _scanned_at_the_first_look_up = self.read_hints();
         } else {
             let mut end = DATA_START;
             for found in Scan::new(self, DATA_START, length) {
@@ -245,6 +249,20 @@ impl Segment {
         self.allocated.store(file.len()?, Ordering::Release);
         *slot = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Opens the file for reading, for those who may not write.
+    pub(crate) fn open_read_only(&self) -> io::Result<()> {
+        let file = self.disk.open(&self.id().path(), Access::Read)?;
+        self.allocated.store(file.len()?, Ordering::Release);
+        *self.file.lock() = Some(file);
+        Ok(())
+    }
+
+    /// Somebody found out where it ends.
+    pub(crate) fn set_end_known(&self, end: u64) {
+        self.set_end(end);
+        self.unresolved.store(false, Ordering::Release);
     }
 
     /// Closes the file of a clean segment; the next use opens it again.
@@ -424,7 +442,55 @@ impl Segment {
         file.sync()?;
         file.set_len(end + FOOTER_ROOM)?;
         self.allocated.store(end + FOOTER_ROOM, Ordering::Release);
+        self.load_index();
+        // Hints: whoever finds none reads the segment once.
+        if let Err(error) = self.write_hints() {
+            tracing::debug!(%error, segment = %self.id().path(), "no index files");
+        }
         Ok(())
+    }
+
+    fn write_hints(&self) -> io::Result<()> {
+        let (partition, generation) = (self.owner_bytes(), self.generation());
+        let owner = Owner { partition: &partition, generation };
+        let (offsets, times) = {
+            let index = self.index.read();
+            (index.encode_offsets(owner), index.encode_times(owner))
+        };
+        for (ending, bytes) in [("index", offsets), ("time", times)] {
+            create_anew(&self.disk, &self.hint_path(ending))?.write_at(&[&bytes], 0)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the index of a sealed segment from its files, if they leave no doubt.
+    fn read_hints(&self) -> Option<()> {
+        let (partition, generation) = (self.owner_bytes(), self.generation());
+        let read = |ending: &str| {
+            let file = self.disk.open(&self.hint_path(ending), Access::Read).ok()?;
+            let length = usize::try_from(file.len().ok()?).ok()?.min(MOST_HINT_BYTES);
+            let mut bytes = vec![0; length];
+            (file.read_at(&mut bytes, 0).ok()? == length).then_some(bytes)
+        };
+        let owner = Owner { partition: &partition, generation };
+        let index = SparseIndex::decode(self.base, INDEX_STEP, owner, &read("index")?, &read("time")?)?;
+        *self.index.write() = index;
+        self.indexed_from.store(DATA_START, Ordering::Release);
+        Some(())
+    }
+
+    /// The index led nowhere: it is made again from the segment at the next look-up.
+    pub(crate) fn distrust_index(&self) {
+        *self.index.write() = SparseIndex::new(self.base, INDEX_STEP);
+        self.indexed_from.store(self.end(), Ordering::Release);
+    }
+
+    fn owner_bytes(&self) -> Vec<u8> {
+        [&self.key.topic.as_bytes()[..], &self.key.partition.to_le_bytes()].concat()
+    }
+
+    fn hint_path(&self, ending: &str) -> String {
+        join(&self.key.dir(), &format!("{}.{ending}", stem(self.base, self.generation())))
     }
 
     /// The footer, if the file has a valid one right behind its data.

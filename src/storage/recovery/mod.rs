@@ -21,7 +21,7 @@ mod report;
 mod tail;
 
 pub use report::{PartitionReport, Report};
-pub(crate) use replay::{FoundPartition, Replayed, replay};
+pub(crate) use replay::{FoundPartition, replay};
 
 use super::snapshot::Section;
 use crate::storage::PartitionKey;

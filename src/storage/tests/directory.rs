@@ -224,3 +224,65 @@ fn a_flipped_bit_in_a_segment_is_damage_and_a_gap_on_request() {
     let gaps: Vec<_> = all.gaps.iter().map(|gap| (gap.first, gap.last)).collect();
     assert_eq!(gaps, [(4, 4), (7, 7)]);
 }
+
+#[test]
+fn a_lying_index_is_found_out_and_made_again() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Fsync);
+    for n in 0..30_u8 {
+        bench.put(1, 0, &[n; 500]);
+        bench.storage.commit_step();
+        while bench.storage.upkeep_step() {}
+    }
+    assert!(bench.snapshot(true));
+    let bench = bench.reopen().unwrap();
+    let partition = bench.partition(1, 0);
+    let dir = partition.key().dir();
+    let names = bench.disk.list(&dir).unwrap();
+    let hints: Vec<&str> = names.iter().map(|entry| &entry.name[..]).filter(|name| name.ends_with(".index")).collect();
+    assert!(hints.len() >= 3, "{names:?}");
+    // The index of one segment in the place of another's, and one with a flipped bit.
+    let path = |name: &str| format!("{dir}/{name}");
+    let foreign = bench.disk.open(&path(hints[1]), Access::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(foreign.len().unwrap()).unwrap()];
+    foreign.read_at(&mut bytes, 0).unwrap();
+    bench.disk.open(&path(hints[0]), Access::Write).unwrap().write_at(&[&bytes], 0).unwrap();
+    bench.disk.open(&path(hints[2]), Access::Write).unwrap().write_at(&[b"\xff"], 41).unwrap();
+    for from in 0..30 {
+        let read = partition.read(from, 1, false).unwrap();
+        assert_eq!((read.first_base, read.next_offset), (from, from + 1));
+    }
+}
+
+#[test]
+fn verify_finds_what_recovery_would_and_forgives_what_it_does_by_itself() {
+    let verdict = |disk: &MemoryDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        crate::storage::verify(&disk, &mut Listed::default(), &mut |_| {}).unwrap()
+    };
+    let bench = Bench::new();
+    bench.declare(1, 2, Level::Fsync);
+    for n in 0..30_u8 {
+        bench.put(1, 0, &[n; 500]);
+        bench.put(1, 1, &[n; 50]);
+        bench.storage.commit_step();
+        while bench.storage.upkeep_step() {}
+    }
+    bench.put(1, 0, b"written, never entered");
+    let disk = bench.disk.clone();
+    let intact = verdict(&disk);
+    assert_eq!(intact.damages, []);
+    assert_eq!((intact.partitions, intact.records), (2, 60));
+    let sealed = bench.partition(1, 0).segments()[1].id().path();
+    let active = bench.partition(1, 1).active().unwrap().id().path();
+    bench.storage.commit_step();
+    assert!(bench.snapshot(true));
+    drop(bench);
+    let flip = |path: &str, at: u64| disk.open(path, Access::Write).unwrap().write_at(&[b"\x55"], at).unwrap();
+    flip(&sealed, 103 + 300);
+    flip(&active, 103 + 20);
+    let damages = verdict(&disk).damages;
+    let files: Vec<&str> = damages.iter().map(|damage| &damage.file[..]).collect();
+    assert_eq!(files, [&sealed[..], &sealed[..], &active[..]], "{damages:?}");
+    assert!(damages.iter().all(|damage| damage.partition.is_some()));
+}
