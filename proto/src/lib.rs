@@ -28,6 +28,8 @@
 
 pub mod builder;
 pub mod chunks;
+pub mod compress;
+mod fields;
 mod fixed;
 pub mod header;
 pub mod ids;
@@ -36,8 +38,10 @@ pub mod murmur2;
 pub mod names;
 pub mod request;
 pub mod segment;
+pub mod slice;
 #[cfg(test)]
 mod testing;
+pub mod trim;
 mod varint;
 pub mod walk;
 

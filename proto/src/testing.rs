@@ -6,6 +6,8 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message as _;
 
+use crate::header::{Attributes, BatchHeader};
+use crate::ids::TopicId;
 use crate::v1::{Header, Record, RecordBatch};
 
 fn any_bytes(most: usize) -> impl Strategy<Value = Bytes> {
@@ -56,4 +58,48 @@ pub(crate) fn split(bytes: &[u8], cuts: &[usize]) -> Vec<Bytes> {
     }
     out.push(Bytes::copy_from_slice(rest));
     out
+}
+
+pub(crate) const TOPIC: TopicId = TopicId([7; 16]);
+pub(crate) const PARTITION: u32 = 5;
+
+/// A batch of `records` as it lies in a file, from `base_offset` on.
+pub(crate) fn stored(base_offset: i64, records: Vec<Record>) -> Vec<u8> {
+    let count = u32::try_from(records.len()).unwrap();
+    let header = BatchHeader {
+        base_offset,
+        last_offset_delta: count.saturating_sub(1),
+        leader_epoch: 3,
+        record_count: count,
+        append_time_ms: 1_700_000_000_000,
+        max_timestamp_ms: 1_700_000_000_001,
+        ..BatchHeader::default()
+    };
+    stored_with(header, &run_of(records))
+}
+
+/// A batch of that header around `payload`, its checksum filled in.
+pub(crate) fn stored_with(header: BatchHeader, payload: &[u8]) -> Vec<u8> {
+    let header = BatchHeader { records_crc32: crc32fast::hash(payload), ..header };
+    [header.encode(payload.len(), &TOPIC, PARTITION).as_slice(), payload].concat()
+}
+
+/// The payload of a batch with holes: every `keep`th of `records`, with their deltas.
+pub(crate) fn with_holes(mut records: Vec<Record>, keep: usize) -> (BatchHeader, Vec<Record>) {
+    let spanned = u32::try_from(records.len()).unwrap();
+    for (delta, record) in records.iter_mut().enumerate() {
+        record.offset_delta = u32::try_from(delta).ok();
+    }
+    let records: Vec<_> = records.into_iter().step_by(keep).collect();
+    let header = BatchHeader {
+        base_offset: 100,
+        last_offset_delta: spanned.saturating_sub(1),
+        record_count: u32::try_from(records.len()).unwrap(),
+        attributes: Attributes::default().with_holes(),
+        append_time_ms: 1_700_000_000_000,
+        producer_id: 9,
+        base_sequence: 50,
+        ..BatchHeader::default()
+    };
+    (header, records)
 }
