@@ -65,6 +65,7 @@ pub use key::{Level, PartitionKey, PartitionSettings};
 pub use partition::{Bounds, Partition};
 pub use read::{Gap, GapReason, Read};
 pub use recovery::{Machine, PartitionReport, Report};
+pub use root::FORMAT_VERSION;
 pub use room::{Class, Room, Wake};
 pub use runner::{Runner, SectionSource};
 pub use snapshot::Section;

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// The only version so far.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Version of the on-disk format; the only one so far.
+pub const FORMAT_VERSION: u32 = 1;
 /// Feature bits this release understands.
 pub(crate) const KNOWN_FEATURES: u64 = 0;
 const NAME: &str = "ANNALS";
