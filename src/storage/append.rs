@@ -175,8 +175,7 @@ impl Storage {
         let partition = item.append.partition;
         let spare = item.log.spare.take().expect("place saw a spare under the same lock");
         let base = item.log.next_offset;
-        let segment =
-            Arc::new(Segment::fresh(self.disk(), partition.key(), base, spare));
+        let segment = Arc::new(Segment::fresh(self.disk(), partition.key(), base, spare));
         let previous = partition.active();
         partition.roll(&segment);
         let work = vec![Work::Roll { partition: Arc::clone(partition), segment: Arc::clone(&segment) }];

@@ -102,7 +102,8 @@ impl Storage {
         }
         committer.unproven = true;
         self.set_tip(committer.tip());
-        self.ledger().set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
+        self.ledger()
+            .set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
         drop(committer);
         drop(items);
         self.release(last, &plan);
@@ -128,7 +129,8 @@ impl Storage {
             return Step::Failed;
         }
         self.set_tip(committer.tip());
-        self.ledger().set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
+        self.ledger()
+            .set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
         Step::Committed
     }
 
@@ -148,7 +150,8 @@ impl Storage {
         for work in items.iter().flat_map(|item| &item.work) {
             if let Work::Roll { partition, segment } = work
                 && !plan.fenced.contains(&partition.key())
-                && let Err(error) = segment.put_in_place(self.root(), partition.bounds().log_start, self.clock().wall_ms())
+                && let Err(error) =
+                    segment.put_in_place(self.root(), partition.bounds().log_start, self.clock().wall_ms())
             {
                 self.fence(partition, &error);
                 plan.fenced.insert(partition.key());
@@ -246,7 +249,12 @@ impl Storage {
 }
 
 /// What lies before a batch and was never entered: bytes written below `fsync`. They were flushed in this cycle.
-fn enter_before(frame: &mut FrameBuilder, open: &mut OpenRuns, number: u64, batch: &BatchWork) -> io::Result<()> {
+fn enter_before(
+    frame: &mut FrameBuilder,
+    open: &mut OpenRuns,
+    number: u64,
+    batch: &BatchWork,
+) -> io::Result<()> {
     if batch.partition.entered_offset() >= batch.base_offset {
         return Ok(());
     }
@@ -302,7 +310,8 @@ fn choose(items: &[Item], inline_bytes: u64) -> Plan {
             *pending.entry(batch.partition.key()).or_default() += batch.bytes.len() as u64;
         }
     }
-    let extents = pending.into_iter().filter(|(_, bytes)| *bytes > inline_bytes).map(|(key, _)| key).collect();
+    let extents =
+        pending.into_iter().filter(|(_, bytes)| *bytes > inline_bytes).map(|(key, _)| key).collect();
     Plan { extents, ..Plan::default() }
 }
 
@@ -317,7 +326,8 @@ fn to_flush(items: &[Item], plan: &Plan) -> Vec<(Arc<Partition>, Arc<Segment>)> 
     // How far each partition will be entered by what came before in this cycle.
     let mut reached: HashMap<PartitionKey, i64> = HashMap::new();
     for work in items.iter().flat_map(|item| &item.work) {
-        let Some(partition) = work.partition().filter(|partition| !plan.fenced.contains(&partition.key())) else {
+        let Some(partition) = work.partition().filter(|partition| !plan.fenced.contains(&partition.key()))
+        else {
             continue;
         };
         let reached = reached.entry(partition.key()).or_insert_with(|| partition.entered_offset());
@@ -327,12 +337,16 @@ fn to_flush(items: &[Item], plan: &Plan) -> Vec<(Arc<Partition>, Arc<Segment>)> 
                     add(partition, &batch.segment);
                 }
                 if *reached < batch.base_offset {
-                    extent::segments(partition, batch.before()).iter().for_each(|segment| add(partition, segment));
+                    for segment in extent::segments(partition, batch.before()) {
+                        add(partition, &segment);
+                    }
                 }
                 *reached = batch.next_offset;
             }
             Work::Sync { upto, .. } if *reached < upto.next_offset => {
-                extent::segments(partition, *upto).iter().for_each(|segment| add(partition, segment));
+                for segment in extent::segments(partition, *upto) {
+                    add(partition, &segment);
+                }
                 *reached = upto.next_offset;
             }
             Work::Sync { .. } | Work::Roll { .. } | Work::Entry(_) => {}

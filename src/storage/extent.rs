@@ -96,7 +96,8 @@ pub(crate) fn segments(partition: &Partition, upto: Upto) -> Vec<Arc<Segment>> {
 pub(crate) fn runs(partition: &Partition, number: u64, upto: Upto) -> io::Result<Vec<Run>> {
     let entered = *partition.entered.lock();
     let concerned = segments(partition, upto);
-    let mut first_offset = entered.map_or_else(|| partition.bounds().log_start, |entered| entered.next_offset);
+    let mut first_offset =
+        entered.map_or_else(|| partition.bounds().log_start, |entered| entered.next_offset);
     let mut out = Vec::with_capacity(concerned.len());
     for (index, segment) in concerned.iter().enumerate() {
         let known = entered.filter(|entered| entered.segment_base == segment.base);

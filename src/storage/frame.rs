@@ -16,8 +16,6 @@ use prost::Message;
 pub(crate) const BLOCK: u64 = 4096;
 /// Bytes before the payload.
 pub(crate) const HEADER_LEN: usize = 64;
-/// What a frame costs beyond its entries.
-pub(crate) const FRAME_OVERHEAD: u64 = BLOCK;
 const VERSION: u16 = 1;
 const FLAG_LINK: u16 = 1;
 /// Payload parts this long are not hashed again: their own crc is combined in.
@@ -91,7 +89,8 @@ impl FrameHeader {
             entries: at.u32(),
             crc: at.u32(),
         };
-        let sane = version == VERSION && flags & !FLAG_LINK == 0 && shard == 0 && length as usize >= HEADER_LEN;
+        let sane =
+            version == VERSION && flags & !FLAG_LINK == 0 && shard == 0 && length as usize >= HEADER_LEN;
         sane.then_some(header)
     }
 }
@@ -184,10 +183,8 @@ impl FrameBuilder {
         use prost::encoding::{WireType::LengthDelimited, encode_key, encode_varint, encoded_len_varint};
         let bytes_len = 1 + encoded_len_varint(batch.len() as u64) + batch.len();
         let inner = place.encoded_len() + bytes_len;
-        let outer = prost::encoding::uint64::encoded_len(1, &number)
-            + 1
-            + encoded_len_varint(inner as u64)
-            + inner;
+        let outer =
+            prost::encoding::uint64::encoded_len(1, &number) + 1 + encoded_len_varint(inner as u64) + inner;
         let before = self.small.len();
         encode_key(1, LengthDelimited, &mut self.small);
         encode_varint(outer as u64, &mut self.small);
@@ -274,7 +271,9 @@ mod tests {
     fn batch(length: usize) -> BatchBytes {
         let payload = vec![Bytes::from(vec![7; length / 2]), Bytes::from(vec![9; length - length / 2])];
         let mut hasher = Hasher::new();
-        payload.iter().for_each(|part| hasher.update(part));
+        for part in &payload {
+            hasher.update(part);
+        }
         BatchBytes { prefix: [5; 81], payload_crc: hasher.finalize(), payload_len: length, payload }
     }
 
@@ -282,8 +281,17 @@ mod tests {
     fn what_is_gathered_decodes_as_protobuf() {
         for length in [0, 1, 300, 4096, COMBINE_FROM, COMBINE_FROM + 1, 200_000] {
             let mut frame = FrameBuilder::default();
-            frame.push(&Entry { number: 4, body: Some(Body::State(vec![1, 2].into())), ..Default::default() });
-            let place = InlineBatch { partition: 3, position: 96, topic_id: vec![1; 16].into(), ..Default::default() };
+            frame.push(&Entry {
+                number: 4,
+                body: Some(Body::State(vec![1, 2].into())),
+                ..Default::default()
+            });
+            let place = InlineBatch {
+                partition: 3,
+                position: 96,
+                topic_id: vec![1; 16].into(),
+                ..Default::default()
+            };
             frame.push_batch(5, &place, &batch(length));
             frame.push(&Entry { number: 6, body: Some(Body::State(vec![].into())), ..Default::default() });
             let finished = frame.finish(0xfeed, header());
@@ -309,7 +317,8 @@ mod tests {
         for bit in 0..length * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let caught = FrameHeader::decode(&bad, 0xfeed).is_none_or(|header| payload_of(&header, &bad).is_none());
+            let caught =
+                FrameHeader::decode(&bad, 0xfeed).is_none_or(|header| payload_of(&header, &bad).is_none());
             assert!(caught, "bit {bit}");
         }
         assert!(FrameHeader::decode(&[0; 64], 0xfeed).is_none());

@@ -89,7 +89,10 @@ impl fmt::Debug for Map {
 ///
 /// `None` if the budget is used up or the kernel has no room for it: the caller reads in another way.
 /// A file that is shorter is an error of kind `UnexpectedEof`.
-#[expect(unsafe_code, reason = "a file can change under a map: the module says why ours do not where it counts")]
+#[expect(
+    unsafe_code,
+    reason = "a file can change under a map: the module says why ours do not where it counts"
+)]
 pub(crate) fn map(file: impl AsFd, length: usize, usage: &Arc<Usage>) -> io::Result<Option<Bytes>> {
     let fd = file.as_fd();
     let length_u64 = u64::try_from(length).unwrap_or(u64::MAX);

@@ -8,10 +8,7 @@
 //!
 //! Writers hold `log`; readers hold nothing: they see an atomic high watermark and a list of segments that is replaced whole.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     disk::File,
@@ -95,7 +92,10 @@ pub struct Partition {
 
 impl std::fmt::Debug for Partition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Partition").field("key", &self.key).field("bounds", &self.bounds()).finish_non_exhaustive()
+        f.debug_struct("Partition")
+            .field("key", &self.key)
+            .field("bounds", &self.bounds())
+            .finish_non_exhaustive()
     }
 }
 
@@ -366,8 +366,17 @@ impl Partition {
         assert!(segments.windows(2).all(|pair| pair[0].base < pair[1].base), "segments out of order");
         assert!(segments.last().is_none_or(|last| last.base <= bounds.log_end));
         let log = self.lock();
-        assert!(log.pending.iter().zip(log.pending.iter().skip(1)).all(|(a, b)| a.number <= b.number && a.end < b.end));
-        assert!(log.epochs.windows(2).all(|pair| pair[0].epoch < pair[1].epoch && pair[0].offset <= pair[1].offset));
+        assert!(
+            log.pending
+                .iter()
+                .zip(log.pending.iter().skip(1))
+                .all(|(a, b)| a.number <= b.number && a.end < b.end)
+        );
+        assert!(
+            log.epochs
+                .windows(2)
+                .all(|pair| pair[0].epoch < pair[1].epoch && pair[0].offset <= pair[1].offset)
+        );
     }
 }
 

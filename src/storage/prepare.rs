@@ -36,7 +36,9 @@ impl Storage {
         match partition.fits(bytes) {
             Fit::Now(_) => false,
             Fit::Allocate(..) => true,
-            Fit::Roll => partition.lock().spare.as_ref().is_none_or(|spare| spare.allocated < spare_needs(bytes)),
+            Fit::Roll => {
+                partition.lock().spare.as_ref().is_none_or(|spare| spare.allocated < spare_needs(bytes))
+            }
         }
     }
 
@@ -105,7 +107,7 @@ impl Storage {
     /// Spares of an earlier run.
     fn remove_old_spares(&self, partition: &Partition) -> io::Result<()> {
         let dir = partition.key().dir();
-        for entry in self.disk().list(&dir)?.iter().filter(|entry| entry.name.ends_with(".tmp")) {
+        for entry in self.disk().list(&dir)?.iter().filter(|entry| entry.name.starts_with("spare-")) {
             self.disk().remove(&join(&dir, &entry.name))?;
         }
         Ok(())

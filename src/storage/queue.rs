@@ -84,8 +84,8 @@ pub(crate) struct Item {
     /// Number of the first; they rise by one.
     pub(crate) first: u64,
     pub(crate) work: Vec<Work>,
-    /// Space in the ring that was set aside for it.
-    pub(crate) room: Option<Room>,
+    /// Space in the ring that was set aside for it; given back when the item is done with.
+    _room: Option<Room>,
 }
 
 impl Item {
@@ -133,7 +133,7 @@ impl Queue {
         }
         inner.next_number += work.len() as u64;
         let was_empty = inner.items.is_empty();
-        inner.items.push(Item { first, work, room });
+        inner.items.push(Item { first, work, _room: room });
         drop(inner);
         if was_empty {
             self.ready.notify_one();

@@ -22,7 +22,7 @@ impl Ranges {
         let touched = self.sorted.get(from..to).unwrap_or_default();
         let start = touched.first().map_or(range.start, |first| first.start.min(range.start));
         let end = touched.last().map_or(range.end, |last| last.end.max(range.end));
-        self.sorted.splice(from..to, [start..end]);
+        self.sorted.splice(from..to, std::iter::once(start..end));
         if self.sorted.len() > MOST {
             let shortest = self.sorted.iter().enumerate().min_by_key(|(_, known)| known.end - known.start);
             if let Some((index, _)) = shortest {
@@ -39,6 +39,7 @@ impl Ranges {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::needless_for_each, reason = "test data is small")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -179,7 +179,7 @@ impl Reader<'_> {
                         stop = Some(Stop::End);
                         break;
                     }
-                    Ok(found) if !self.verified(segment, &found) => {
+                    Ok(found) if !verified(segment, &found) => {
                         stop = Some(Stop::Damaged { last: found.next_offset() - 1, position: found.end() });
                         break;
                     }
@@ -224,17 +224,6 @@ impl Reader<'_> {
         matches!(found, Some(Ok(found)) if found.header.base_offset <= self.out.next_offset)
     }
 
-    fn verified(&self, segment: &Segment, found: &Found) -> bool {
-        if segment.is_known_good(&found.range()) {
-            return true;
-        }
-        let good = found.verify();
-        if good {
-            segment.mark_good(found.range());
-        }
-        good
-    }
-
     fn take(&mut self, segment: &Segment, run: &mut Option<Run>, found: &Found) -> Result<(), ReadError> {
         if found.header.attributes.control() {
             self.close(segment, run.take())?;
@@ -244,7 +233,8 @@ impl Reader<'_> {
             }
             self.bytes += found.bytes.len();
             self.out.last_epoch = found.header.leader_epoch;
-            self.out.compressed |= found.header.attributes.codec() != Some(annals_wire::v1::Codec::Unspecified);
+            self.out.compressed |=
+                found.header.attributes.codec() != Some(annals_wire::v1::Codec::Unspecified);
             let start = run.as_ref().map_or(found.position, |run| run.start);
             *run = Some(Run { start, end: found.end() });
         }
@@ -313,6 +303,21 @@ enum Stop {
     Damaged { last: i64, position: u64 },
 }
 
+/// What was not written by this process is verified once.
+fn verified(segment: &Segment, found: &Found) -> bool {
+    if segment.is_known_good(&found.range()) {
+        return true;
+    }
+    let good = found.verify();
+    if good {
+        segment.mark_good(found.range());
+    }
+    good
+}
+
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
 }

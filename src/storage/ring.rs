@@ -13,15 +13,15 @@ use bytes::{BufMut, BytesMut};
 
 use super::{
     disk::{Access, Disk, File},
+    error::OpenError,
     frame::{BLOCK, FinishedFrame, FrameBuilder, FrameHeader, HEADER_LEN},
     replace::create_anew,
     root::{FORMAT_VERSION, Head, Root, check_version},
-    error::OpenError,
 };
 
 pub(crate) const DIR: &str = "journal";
 const MAGIC: [u8; 8] = *b"ANNLJRN1";
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A file of the ring.
 #[derive(Clone, Debug)]
@@ -84,25 +84,36 @@ pub(crate) fn check_header(root: &Root, id: u32, block: &[u8]) -> Result<(), Ope
 
 /// Makes a file of the ring: allocated, or, if `fill`, written full of zeros; header and contents flushed.
 /// The directory is not flushed.
-pub(crate) fn make_file(disk: &Arc<dyn Disk>, root: &Root, id: u32, size: u64, fill: bool) -> io::Result<RingFile> {
-    let file = create_anew(disk, &path(id))?;
-    file.allocate(0, size)?;
+pub(crate) fn make_file(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    id: u32,
+    size: u64,
+    fill: bool,
+) -> io::Result<RingFile> {
+    let made = create_anew(disk, &path(id))?;
+    made.allocate(0, size)?;
     if fill {
         let mut at = BLOCK;
         while at < size {
             let step = (size - at).min(ZEROS.len() as u64);
             let zeros = ZEROS.get(..usize::try_from(step).expect("at most 64 KiB")).unwrap_or_default();
-            file.write_at(&[zeros], at)?;
+            made.write_at(&[zeros], at)?;
             at += step;
         }
     }
-    file.write_at(&[&file_header(root, id)], 0)?;
-    file.sync()?;
-    Ok(RingFile { id, file, size })
+    made.write_at(&[&file_header(root, id)], 0)?;
+    made.sync()?;
+    Ok(RingFile { id, file: made, size })
 }
 
 /// Opens a file of the ring.
-pub(crate) fn open_file(disk: &Arc<dyn Disk>, root: &Root, id: u32, access: Access) -> Result<RingFile, OpenError> {
+pub(crate) fn open_file(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    id: u32,
+    access: Access,
+) -> Result<RingFile, OpenError> {
     let io = |source| OpenError::Io { doing: format!("opening {}", path(id)), source };
     let file = disk.open(&path(id), access).map_err(io)?;
     let mut block = [0; 64];
@@ -110,7 +121,11 @@ pub(crate) fn open_file(disk: &Arc<dyn Disk>, root: &Root, id: u32, access: Acce
     check_header(root, id, block.get(..read).unwrap_or_default())?;
     let size = file.len().map_err(io)? / BLOCK * BLOCK;
     if size < 4 * BLOCK {
-        return Err(OpenError::Damaged { file: path(id), position: size, what: "the file was cut short".into() });
+        return Err(OpenError::Damaged {
+            file: path(id),
+            position: size,
+            what: "the file was cut short".into(),
+        });
     }
     Ok(RingFile { id, file, size })
 }
@@ -141,20 +156,32 @@ pub(crate) struct Ring {
     /// Ids of files written since the last flush.
     touched: Vec<Arc<dyn File>>,
     failed: bool,
+    highest_id: u32,
 }
 
 impl Ring {
-    /// Goes on at `next` in the last of `used`.
+    /// Goes on at `next` in the last of the used files. `files`: used (oldest first), free, highest id found.
     pub(crate) fn resume(
         magic: u64,
-        used: VecDeque<RingFile>,
-        free: VecDeque<RingFile>,
+        files: (VecDeque<RingFile>, VecDeque<RingFile>, u32),
         next: Place,
         epoch: u32,
         last_number: u64,
     ) -> Self {
+        let (used, free, highest_id) = files;
         let durable = next.sequence - 1;
-        Self { magic, used, free, next, epoch, durable, last_number, touched: Vec::new(), failed: false }
+        Self {
+            magic,
+            used,
+            free,
+            next,
+            epoch,
+            durable,
+            last_number,
+            touched: Vec::new(),
+            failed: false,
+            highest_id,
+        }
     }
 
     /// Where the next frame goes.
@@ -179,11 +206,11 @@ impl Ring {
     /// Bytes a writer may still count on when no single item takes more than `largest`.
     pub(crate) fn available(&self, largest: u64) -> u64 {
         let free = self.free.iter().map(|file| file.usable().saturating_sub(largest)).sum::<u64>();
-        self.frame_room().saturating_sub(if self.free.is_empty() { 0 } else { largest.min(self.frame_room()) }) + free
-    }
-
-    pub(crate) fn files(&self) -> usize {
-        self.used.len() + self.free.len()
+        self.frame_room().saturating_sub(if self.free.is_empty() {
+            0
+        } else {
+            largest.min(self.frame_room())
+        }) + free
     }
 
     pub(crate) fn free_files(&self) -> usize {
@@ -202,13 +229,14 @@ impl Ring {
         (between + self.next.position).saturating_sub(start.position)
     }
 
-    /// Highest id in use.
-    pub(crate) fn highest_id(&self) -> u32 {
-        self.used.iter().chain(&self.free).map(|file| file.id).max().unwrap_or(0)
+    /// Id for the next file; never one that was found in the directory, whatever is in it.
+    pub(crate) fn next_id(&self) -> u32 {
+        self.highest_id + 1
     }
 
     /// Adds a file whose name is durable.
     pub(crate) fn add(&mut self, file: RingFile) {
+        self.highest_id = self.highest_id.max(file.id);
         self.free.push_back(file);
     }
 

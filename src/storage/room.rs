@@ -91,7 +91,7 @@ impl Ledger {
         inner.ring = ring;
         let woken = if more { std::mem::take(&mut inner.waiting) } else { Vec::new() };
         drop(inner);
-        woken.into_iter().for_each(|wake| wake());
+        call_all(woken);
     }
 
     /// No more room, for anybody.
@@ -100,13 +100,13 @@ impl Ledger {
         inner.closed = true;
         let woken = std::mem::take(&mut inner.waiting);
         drop(inner);
-        woken.into_iter().for_each(|wake| wake());
+        call_all(woken);
     }
 
     /// Wakes everybody who waits: what kept them out may be gone.
     pub(crate) fn wake(&self) {
         let woken = std::mem::take(&mut self.inner.lock().waiting);
-        woken.into_iter().for_each(|wake| wake());
+        call_all(woken);
     }
 
     /// Whether somebody waits.
@@ -119,7 +119,13 @@ impl Ledger {
         inner.reserved -= bytes;
         let woken = std::mem::take(&mut inner.waiting);
         drop(inner);
-        woken.into_iter().for_each(|wake| wake());
+        call_all(woken);
+    }
+}
+
+fn call_all(woken: Vec<Wake>) {
+    for wake in woken {
+        wake();
     }
 }
 

@@ -81,7 +81,11 @@ impl Root {
 }
 
 /// Refuses what a newer release wrote.
-pub(crate) fn check_version(file: &str, version: Option<u32>, features: Option<u64>) -> Result<(), OpenError> {
+pub(crate) fn check_version(
+    file: &str,
+    version: Option<u32>,
+    features: Option<u64>,
+) -> Result<(), OpenError> {
     let (Some(version), Some(features)) = (version, features) else {
         return Err(OpenError::Damaged { file: file.into(), position: 0, what: "too short".into() });
     };
@@ -92,7 +96,9 @@ pub(crate) fn check_version(file: &str, version: Option<u32>, features: Option<u
     }
     let unknown = features & !KNOWN_FEATURES;
     if unknown != 0 {
-        return Err(OpenError::Newer { what: format!("{file} needs features {unknown:#x} this release does not know") });
+        return Err(OpenError::Newer {
+            what: format!("{file} needs features {unknown:#x} this release does not know"),
+        });
     }
     Ok(())
 }
@@ -151,7 +157,8 @@ pub(crate) fn read(disk: &Arc<dyn Disk>) -> Result<Found, OpenError> {
 fn leftover(name: &str, kind: EntryKind) -> bool {
     matches!(
         (name, kind),
-        ("lost+found" | "journal" | "topics", EntryKind::Directory) | ("ANNALS.tmp" | "reserve", EntryKind::File)
+        ("lost+found" | "journal" | "topics", EntryKind::Directory)
+            | ("ANNALS.tmp" | "reserve", EntryKind::File)
     )
 }
 

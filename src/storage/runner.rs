@@ -2,11 +2,7 @@
 
 use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 
-use super::{
-    commit::Step,
-    snapshot::Section,
-    storage::Storage,
-};
+use super::{commit::Step, snapshot::Section, storage::Storage};
 use crate::sync::{Condvar, Mutex};
 
 /// Captures the state machine's sections, under the machine's own locks.

@@ -38,7 +38,9 @@ impl Found {
 
     /// Whether the payload is what the header says.
     pub(crate) fn verify(&self) -> bool {
-        self.bytes.get(BATCH_PREFIX_LEN..).is_some_and(|payload| crc32fast::hash(payload) == self.header.records_crc32)
+        self.bytes
+            .get(BATCH_PREFIX_LEN..)
+            .is_some_and(|payload| crc32fast::hash(payload) == self.header.records_crc32)
     }
 }
 
@@ -55,7 +57,9 @@ impl From<ScanError> for io::Error {
     fn from(error: ScanError) -> Self {
         match error {
             ScanError::Io(error) => error,
-            ScanError::NotABatch(at) => Self::new(io::ErrorKind::InvalidData, format!("no batch at byte {at}")),
+            ScanError::NotABatch(at) => {
+                Self::new(io::ErrorKind::InvalidData, format!("no batch at byte {at}"))
+            }
         }
     }
 }
@@ -74,11 +78,6 @@ pub(crate) struct Scan<'a> {
 impl<'a> Scan<'a> {
     pub(crate) fn new(segment: &'a Segment, from: u64, end: u64) -> Self {
         Self { segment, window: Bytes::new(), window_start: from, next: from, end, done: false }
-    }
-
-    /// Position of the next batch.
-    pub(crate) fn position(&self) -> u64 {
-        self.next
     }
 
     /// `length` bytes at `next`, or as many as there are before the end.

@@ -114,12 +114,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// A segment over a spare file that this process just made. Its header is not written yet.
-    pub(crate) fn fresh(
-        disk: &Arc<dyn Disk>,
-        key: PartitionKey,
-        base: i64,
-        spare: Spare,
-    ) -> Self {
+    pub(crate) fn fresh(disk: &Arc<dyn Disk>, key: PartitionKey, base: i64, spare: Spare) -> Self {
         let segment = Self::at(disk, key, base, 0, DATA_START);
         *segment.spare_path.lock() = spare.path;
         segment.named.store(false, Ordering::Release);

@@ -9,7 +9,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use annals_wire::internal::{
-    EpochStart as EpochMessage, JournalPosition, PartitionSection, SegmentRef, Snapshot, StateSection, TopicSection,
+    EpochStart as EpochMessage, JournalPosition, PartitionSection, SegmentRef, Snapshot, StateSection,
+    TopicSection,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -283,7 +284,8 @@ impl Storage {
         });
         let topics = topics.collect();
         let all = self.all_partitions();
-        let partitions = all.iter().filter_map(|partition| section(partition, &|| self.last_number(), flush)).collect();
+        let partitions =
+            all.iter().filter_map(|partition| section(partition, &|| self.last_number(), flush)).collect();
         Snapshot {
             start: Some(position_message(tip.place)),
             epoch: self.epoch(),
@@ -327,7 +329,7 @@ pub(crate) fn section(
     }
     let key = partition.key();
     Some(PartitionSection {
-        number: unnamed.first().map_or_else(|| number(), |next| next.roll_number() - 1),
+        number: unnamed.first().map_or_else(number, |next| next.roll_number() - 1),
         topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
         partition: key.partition,
         log_start: partition.bounds().log_start,

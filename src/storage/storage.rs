@@ -1,11 +1,6 @@
 //! The data directory at work: what the parts share, and the calls that change it besides appends.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use annals_wire::{
     ids::TopicId,
@@ -25,7 +20,7 @@ use super::{
     segment::Segment,
     snapshot::Snapshots,
     upkeep::Upkeep,
-    waiters::{Done, Waiters},
+    waiters::{Done, Due, Waiters},
 };
 use crate::{
     clock::Clock,
@@ -64,7 +59,7 @@ impl Default for Options {
             ring_file_bytes: 34 * MIB,
             pending_bytes: 64 * MIB,
             snapshot_bytes: 256 * MIB,
-            snapshot_interval: Duration::from_secs(60),
+            snapshot_interval: Duration::from_mins(1),
             keep_free_bytes: 16 * MIB,
             flush_helpers: 4,
             open_segments: 256,
@@ -195,6 +190,7 @@ impl Storage {
 
     /// Enqueues changes and carries them out in memory. Call it under the locks under which they were decided.
     /// Returns the number to wait for.
+    #[expect(clippy::needless_pass_by_value, reason = "a change is handed over: the caller has no use for it afterwards")]
     pub fn submit(&self, room: Room, changes: Vec<Change>) -> Result<u64, AppendError> {
         if self.is_closed() {
             return Err(AppendError::Closed);
@@ -225,16 +221,17 @@ impl Storage {
             partition.change(*settings);
         }
         drop(locked);
-        for change in changes {
+        for change in &changes {
             self.carry_out(&mut topics, change, number);
         }
         Ok(number)
     }
 
-    fn carry_out(&self, topics: &mut BTreeMap<TopicId, TopicLogs>, change: Change, number: u64) {
-        match change {
+    fn carry_out(&self, topics: &mut BTreeMap<TopicId, TopicLogs>, change: &Change, number: u64) {
+        match *change {
             Change::Declare { topic, partitions, settings } => {
-                let known = topics.entry(topic).or_insert_with(|| TopicLogs { settings, partitions: Vec::new() });
+                let known =
+                    topics.entry(topic).or_insert_with(|| TopicLogs { settings, partitions: Vec::new() });
                 known.settings = settings;
                 let from = u32::try_from(known.partitions.len()).unwrap_or(u32::MAX);
                 known.partitions.extend((from..partitions).map(|partition| {
@@ -309,7 +306,7 @@ impl Storage {
         let _first_counts = self.failure.set(why.to_owned());
         self.close();
         let due = self.waiters.lock().close();
-        due.into_iter().for_each(|(done, fate)| done(fate));
+        tell(due);
     }
 
     /// A flush or a write of a segment failed: that partition stops until the next start.
@@ -335,7 +332,7 @@ impl Storage {
 
     pub(crate) fn release_waiters(&self, number: u64, failed: impl IntoIterator<Item = u64>) {
         let due = self.waiters.lock().release(number, failed);
-        due.into_iter().for_each(|(done, fate)| done(fate));
+        tell(due);
     }
 
     /// Flushes segments, several at a time; returns those that failed.
@@ -423,12 +420,19 @@ impl Storage {
     }
 }
 
+fn tell(due: Vec<Due>) {
+    for (done, fate) in due {
+        done(fate);
+    }
+}
+
 /// A sync point over all that a partition holds. The caller holds its lock.
 pub(crate) fn sync_point(partition: &Arc<Partition>, log: &mut Log) -> Option<Work> {
     let active = partition.active()?;
     log.unsynced_bytes = 0;
     let epoch = log.epochs.last().map_or(0, |last| last.epoch);
-    let upto = Upto { segment_base: active.base, position: active.end(), next_offset: log.next_offset, epoch };
+    let upto =
+        Upto { segment_base: active.base, position: active.end(), next_offset: log.next_offset, epoch };
     Some(Work::Sync { partition: Arc::clone(partition), upto })
 }
 

@@ -38,7 +38,6 @@ struct Inner {
     tasks: VecDeque<Task>,
     /// Partitions of the interval level with a sync point to come, by time.
     due: VecDeque<(Duration, Arc<Partition>)>,
-    closed: bool,
 }
 
 /// The list of what is to be done.
@@ -152,10 +151,11 @@ impl Storage {
             None => return false,
             Some(Task::Tend(partition)) => self.tend(&partition),
             Some(Task::Seal { partition, segment, .. }) => {
-                if !partition.is_removed() && !partition.is_fenced()
+                if !partition.is_removed()
+                    && !partition.is_fenced()
                     && let Err(error) = segment.seal()
                 {
-                    self.seal_failed(&partition, segment, &error);
+                    self.seal_failed(&partition, &segment, &error);
                 }
             }
             Some(Task::Bury { topic, .. }) => {
@@ -168,7 +168,7 @@ impl Storage {
     }
 
     /// A full disk only delays a seal: the footer is a convenience of readers. Anything else fences.
-    fn seal_failed(&self, partition: &Arc<Partition>, segment: Arc<Segment>, error: &io::Error) {
+    fn seal_failed(&self, partition: &Arc<Partition>, segment: &Segment, error: &io::Error) {
         if super::snapshot::is_full(error) {
             tracing::warn!(partition = %partition.key(), %error, base = segment.base, "not sealed: the disk is full");
         } else {
@@ -229,7 +229,7 @@ impl Storage {
             let committer = self.committer().lock();
             let ring = &committer.ring;
             let wanted = ring.free_files() < 2 && ring.size() + options.ring_file_bytes <= options.ring_bytes;
-            wanted.then(|| ring.highest_id() + 1)
+            wanted.then(|| ring.next_id())
         };
         let Some(id) = next else { return Ok(false) };
         // The ring leaves most of a small disk to the records.

@@ -6,7 +6,10 @@
 
 use std::{io, sync::Arc};
 
-use annals_wire::{header::{BATCH_PREFIX_LEN, verify_header}, segment::{SEGMENT_HEADER_LEN, SegmentIdentity}};
+use annals_wire::{
+    header::{BATCH_PREFIX_LEN, verify_header},
+    segment::{SEGMENT_HEADER_LEN, SegmentIdentity},
+};
 use bytes::Bytes;
 use crc32fast::Hasher;
 
@@ -84,7 +87,8 @@ pub fn verify(
     verdict.topics = replayed.topics.len();
     verdict.partitions = replayed.partitions.len();
     for (key, found) in &replayed.partitions {
-        let mut check = Check { disk, root: &root, key: *key, found, verdict: &mut verdict, progress: &mut *progress };
+        let mut check =
+            Check { disk, root: &root, key: *key, found, verdict: &mut verdict, progress: &mut *progress };
         check.partition()?;
     }
     Ok(verdict)
@@ -111,16 +115,24 @@ impl Check<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.damage(&id, 0, Some((*base, until - 1)), "the file is missing".into());
                 }
-                Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => {
-                    self.damage(&id, 0, Some((*base, until - 1)), format!("the file cannot be read as a segment: {error}"));
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+                {
+                    self.damage(
+                        &id,
+                        0,
+                        Some((*base, until - 1)),
+                        format!("the file cannot be read as a segment: {error}"),
+                    );
                 }
                 Err(source) => return Err(OpenError::Io { doing: format!("reading {}", id.path()), source }),
             }
         }
         let names = self.disk.list(&self.key.dir()).unwrap_or_default();
         for entry in names {
-            let listed = parse_name(&entry.name)
-                .is_none_or(|(base, generation)| self.found.segments.get(&base).is_some_and(|known| known.generation == generation));
+            let listed = parse_name(&entry.name).is_none_or(|(base, generation)| {
+                self.found.segments.get(&base).is_some_and(|known| known.generation == generation)
+            });
             if !listed {
                 let file = join(&self.key.dir(), &entry.name);
                 self.verdict.notes.push(format!("{file} is not listed and will not be opened"));
@@ -131,7 +143,13 @@ impl Check<'_> {
 
     fn damage(&mut self, id: &SegmentId, position: u64, offsets: Option<(i64, i64)>, what: String) {
         let offsets = offsets.filter(|(first, last)| first <= last);
-        self.verdict.damages.push(Damage { file: id.path(), position, partition: Some(id.key), offsets, what });
+        self.verdict.damages.push(Damage {
+            file: id.path(),
+            position,
+            partition: Some(id.key),
+            offsets,
+            what,
+        });
     }
 
     fn segment(&mut self, id: SegmentId, until: i64, last: bool) -> io::Result<()> {
@@ -159,7 +177,12 @@ impl Check<'_> {
                     self.verdict.bytes += batch.bytes.len() as u64;
                     (self.progress)(self.verdict.bytes);
                     if !batch.payload_good {
-                        self.damage(&id, position, Some((batch.base_offset, expected - 1)), "the records do not match their crc".into());
+                        self.damage(
+                            &id,
+                            position,
+                            Some((batch.base_offset, expected - 1)),
+                            "the records do not match their crc".into(),
+                        );
                     }
                 }
                 Ok(batch) => {
@@ -209,7 +232,9 @@ impl Check<'_> {
     /// The batch at a position: from the journal if it holds it, else from the file.
     fn batch(&self, segment: &Segment, position: u64) -> Result<Checked, String> {
         let held = self.found.inline.iter().find(|inline| {
-            inline.segment_base == segment.base && inline.generation == segment.generation() && inline.position == position
+            inline.segment_base == segment.base
+                && inline.generation == segment.generation()
+                && inline.position == position
         });
         let bytes = match held {
             Some(inline) => inline.bytes.clone(),
@@ -221,7 +246,13 @@ impl Check<'_> {
         let next_offset = header.next_offset().ok_or("an impossible offset")?;
         let payload = bytes.get(BATCH_PREFIX_LEN..decoded.batch_len).ok_or("the batch is cut short")?;
         let payload_good = crc32fast::hash(payload) == header.records_crc32;
-        Ok(Checked { base_offset: header.base_offset, next_offset, records: header.record_count, payload_good, bytes })
+        Ok(Checked {
+            base_offset: header.base_offset,
+            next_offset,
+            records: header.record_count,
+            payload_good,
+            bytes,
+        })
     }
 }
 

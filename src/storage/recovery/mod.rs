@@ -20,8 +20,8 @@ mod replay;
 mod report;
 mod tail;
 
-pub use report::{PartitionReport, Report};
 pub(crate) use replay::{FoundPartition, replay};
+pub use report::{PartitionReport, Report};
 
 use super::snapshot::Section;
 use crate::storage::PartitionKey;

@@ -6,12 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use annals_wire::{ids::TopicId, internal::{self, Entry, Started, StateSection, TopicSection, entry::Body}};
+use annals_wire::{
+    ids::TopicId,
+    internal::{self, Entry, Started, StateSection, TopicSection, entry::Body},
+};
 use bytes::Bytes;
 
 use super::{
-    Machine, Report, replay,
+    Machine, Report,
     rebuild::{self, Rebuilt},
+    replay,
     replay::{FIRST_FILE, Replayed},
 };
 use crate::{
@@ -61,8 +65,9 @@ impl Storage {
         };
         write_again(&replayed)?;
         let rebuilt = rebuild::rebuild(&disk, &root, &replayed, report.clean, &mut report);
-        let parts = finish(Start { disk, clock: Arc::clone(&clock), options, root, replayed, rebuilt }, machine, &mut report)?;
-        report.duration = clock.monotonic().saturating_sub(began);
+        let timer = Arc::clone(&clock);
+        let parts = finish(Start { disk, clock, options, root, replayed, rebuilt }, machine, &mut report)?;
+        report.duration = timer.monotonic().saturating_sub(began);
         Ok((Self::assemble(parts), report))
     }
 }
@@ -73,7 +78,7 @@ fn create(disk: &Arc<dyn Disk>, clock: &dyn Clock, options: &Options) -> Result<
     let make = || {
         disk.create_dir(ring::DIR)?;
         disk.create_dir("topics")?;
-        for id in FIRST_FILE..FIRST_FILE + 2 {
+        for id in [FIRST_FILE, FIRST_FILE + 1] {
             make_file(disk, &root, id, options.ring_file_bytes, false)?;
         }
         disk.sync_dir(ring::DIR)?;
@@ -88,8 +93,11 @@ fn create(disk: &Arc<dyn Disk>, clock: &dyn Clock, options: &Options) -> Result<
 /// Frames that may exist only in memory must not be named durable before they are.
 fn write_again(replayed: &Replayed) -> Result<(), OpenError> {
     for frame in &replayed.unproven {
-        let file = replayed.used.iter().find(|file| file.id == frame.file).expect("the chain's files are open");
-        file.file.write_at(&[&frame.bytes], frame.position).map_err(io_error("writing the journal's tail again"))?;
+        let file =
+            replayed.used.iter().find(|file| file.id == frame.file).expect("the chain's files are open");
+        file.file
+            .write_at(&[&frame.bytes], frame.position)
+            .map_err(io_error("writing the journal's tail again"))?;
     }
     for file in &replayed.used {
         file.file.sync().map_err(io_error("flushing the journal"))?;
@@ -123,21 +131,30 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     let number = replayed.last_number + bodies.len() as u64;
     let mut tombstones = replayed.tombstones.clone();
     tombstones.extend(leftovers(&disk, &topics, &tombstones)?);
-    let mut snapshots = Snapshots { kept: replayed.kept, captured_at: clock.monotonic(), captured_number: number };
+    let mut snapshots =
+        Snapshots { kept: replayed.kept, captured_at: clock.monotonic(), captured_number: number };
     let tainted = report.partitions.iter().any(|partition| partition.closed.is_some());
     if !tainted {
         let image = image(&replayed.next, epoch, number, &topics, machine, &tombstones);
         snapshot::write_temporary(&disk, &root, &image)
-            .and_then(|()| snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next))
+            .and_then(|()| {
+                snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next)
+            })
             .map_err(io_error("writing the snapshot of this start"))?;
     }
-    let (used, free) = (replayed.used, VecDeque::from(replayed.free));
-    let mut ring = Ring::resume(root.frame_magic, used, free, replayed.next, epoch, replayed.last_number);
+    let files = (replayed.used, VecDeque::from(replayed.free), replayed.highest_file);
+    let mut ring = Ring::resume(root.frame_magic, files, replayed.next, epoch, replayed.last_number);
     let mut frame = FrameBuilder::default();
     for (index, body) in bodies.into_iter().enumerate() {
-        frame.push(&Entry { number: replayed.last_number + 1 + index as u64, may_ignore: false, body: Some(body) });
+        frame.push(&Entry {
+            number: replayed.last_number + 1 + index as u64,
+            may_ignore: false,
+            body: Some(body),
+        });
     }
-    ring.write(frame).and_then(|()| ring.flush()).map_err(io_error("writing the first frame of this start"))?;
+    ring.write(frame)
+        .and_then(|()| ring.flush())
+        .map_err(io_error("writing the first frame of this start"))?;
     if let Some(oldest) = snapshots.kept.first().filter(|_| snapshots.kept.len() == 2) {
         ring.free_before(oldest.start.file);
     }
@@ -156,15 +173,27 @@ fn topics(replayed: &Replayed, rebuilt: &Rebuilt, epoch: u32) -> BTreeMap<TopicI
             .collect()
     };
     let logs = replayed.topics.iter().map(|(id, topic)| {
-        (*id, TopicLogs { settings: topic.settings, partitions: partitions_of(id, topic.count, topic.settings) })
+        (
+            *id,
+            TopicLogs {
+                settings: topic.settings,
+                partitions: partitions_of(id, topic.count, topic.settings),
+            },
+        )
     });
     logs.collect()
 }
 
 /// Directories of topics that nothing names: what a deleted topic, or one whose creation was cut off, left behind.
-fn leftovers(disk: &Arc<dyn Disk>, topics: &BTreeMap<TopicId, TopicLogs>, known: &[TopicId]) -> Result<Vec<TopicId>, OpenError> {
+fn leftovers(
+    disk: &Arc<dyn Disk>,
+    topics: &BTreeMap<TopicId, TopicLogs>,
+    known: &[TopicId],
+) -> Result<Vec<TopicId>, OpenError> {
     let names = disk.list("topics").map_err(io_error("listing the topics"))?;
-    let ids = names.iter().filter_map(|entry| TopicId::parse(entry.name.strip_suffix(".deleted").unwrap_or(&entry.name)));
+    let ids = names
+        .iter()
+        .filter_map(|entry| TopicId::parse(entry.name.strip_suffix(".deleted").unwrap_or(&entry.name)));
     let mut found: Vec<TopicId> = ids.filter(|id| !topics.contains_key(id) && !known.contains(id)).collect();
     found.sort_unstable();
     found.dedup();
@@ -196,7 +225,9 @@ fn image(
             .flat_map(|topic| &topic.partitions)
             .filter_map(|partition| snapshot::section(partition, &|| number, &mut Vec::new()))
             .collect(),
-        states: states.map(|section| StateSection { number: section.number, bytes: section.bytes.into() }).collect(),
+        states: states
+            .map(|section| StateSection { number: section.number, bytes: section.bytes.into() })
+            .collect(),
         tombstones: tombstones.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
     }
 }

@@ -74,7 +74,13 @@ impl From<io::Error> for Trouble {
 }
 
 /// Rebuilds every partition. One that cannot be read stays closed; the others go on.
-pub(crate) fn rebuild(disk: &Arc<dyn Disk>, root: &Root, replayed: &Replayed, clean: bool, report: &mut Report) -> Rebuilt {
+pub(crate) fn rebuild(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    replayed: &Replayed,
+    clean: bool,
+    report: &mut Report,
+) -> Rebuilt {
     let mut rebuilt = Rebuilt::default();
     for (key, found) in &replayed.partitions {
         let level = replayed.topics.get(&key.topic).map_or(Level::Fsync, |topic| topic.settings.level);
@@ -96,7 +102,10 @@ pub(crate) fn rebuild(disk: &Arc<dyn Disk>, root: &Root, replayed: &Replayed, cl
             closed: None,
         };
         let work = Work { root, key: *key, found, level, newest_epoch: replayed.epoch };
-        if !clean && let Err(trouble) = work.run(&mut partition, &mut line, &mut rebuilt.decisions, &mut report.damages) {
+        if !clean
+            && let Err(trouble) =
+                work.run(&mut partition, &mut line, &mut rebuilt.decisions, &mut report.damages)
+        {
             let why = match trouble {
                 Trouble::Io(error) => error.to_string(),
                 Trouble::Damaged(what) => what,
@@ -151,7 +160,9 @@ impl Work<'_> {
         let mut touched: Vec<Arc<Segment>> = Vec::new();
         for inline in &self.found.inline {
             let listed = partition.segments.iter().find(|segment| segment.base == inline.segment_base);
-            let Some(segment) = listed.filter(|segment| segment.generation() == inline.generation) else { continue };
+            let Some(segment) = listed.filter(|segment| segment.generation() == inline.generation) else {
+                continue;
+            };
             segment.file()?.write_at(&[&inline.bytes], inline.position)?;
             line.replayed_batches += 1;
             if !touched.iter().any(|known| Arc::ptr_eq(known, segment)) {
@@ -181,7 +192,8 @@ impl Work<'_> {
             io::ErrorKind::UnexpectedEof => Trouble::Damaged(format!("{name} was cut short")),
             _ => Trouble::Io(error),
         })?;
-        let identity = SegmentIdentity::verify(&header).map_err(|error| Trouble::Damaged(format!("{name}: {error}")))?;
+        let identity =
+            SegmentIdentity::verify(&header).map_err(|error| Trouble::Damaged(format!("{name}: {error}")))?;
         let ours = identity.cluster_id == self.root.cluster_id
             && identity.topic_id == self.key.topic
             && identity.partition == self.key.partition
@@ -193,7 +205,9 @@ impl Work<'_> {
     fn verify_extents(&self, partition: &RebuiltPartition, damages: &mut Vec<String>) -> Result<(), Trouble> {
         for extent in &self.found.extents {
             let listed = partition.segments.iter().find(|segment| segment.base == extent.segment_base);
-            let Some(segment) = listed.filter(|segment| segment.generation() == extent.generation) else { continue };
+            let Some(segment) = listed.filter(|segment| segment.generation() == extent.generation) else {
+                continue;
+            };
             let mut hasher = crc32fast::Hasher::new();
             let mut at = extent.from;
             while at < extent.to {
@@ -227,7 +241,8 @@ impl Work<'_> {
         line: &mut PartitionReport,
         decisions: &mut Vec<Body>,
     ) -> Result<(), Trouble> {
-        let from = partition.segments.iter().rposition(|segment| segment.base <= partition.next_offset).unwrap_or(0);
+        let from =
+            partition.segments.iter().rposition(|segment| segment.base <= partition.next_offset).unwrap_or(0);
         let from = last_with_data(&partition.segments, from, self.found);
         let mut reached = from;
         for index in from..partition.segments.len() {
@@ -239,7 +254,11 @@ impl Work<'_> {
             if self.level == Level::Fsync {
                 continue;
             }
-            let rules = tail::Rules { next_offset: partition.next_offset, epochs: &partition.epochs, newest_epoch: self.newest_epoch };
+            let rules = tail::Rules {
+                next_offset: partition.next_offset,
+                epochs: &partition.epochs,
+                newest_epoch: self.newest_epoch,
+            };
             let taken = tail::walk(&segment, &rules)?;
             let Some(taken) = taken else { continue };
             decisions.push(Body::Extent(Extent {
@@ -263,7 +282,8 @@ impl Work<'_> {
             partition.next_offset = taken.next_offset;
             partition.append_time_ms = partition.append_time_ms.max(taken.append_time_ms);
         }
-        let dropped: Vec<i64> = partition.segments.drain((reached + 1).min(partition.segments.len())..).map(|s| s.base).collect();
+        let dropped: Vec<i64> =
+            partition.segments.drain((reached + 1).min(partition.segments.len())..).map(|s| s.base).collect();
         if !dropped.is_empty() {
             decisions.push(Body::Segments(SegmentList {
                 topic_id: Bytes::copy_from_slice(self.key.topic.as_bytes()),
@@ -278,7 +298,9 @@ impl Work<'_> {
 
 /// The segment in which the journal's end lies: the last one that any batch, extent or snapshot put data into.
 fn last_with_data(segments: &[Arc<Segment>], at_most: usize, found: &FoundPartition) -> usize {
-    let has_data = |segment: &Arc<Segment>| found.segments.get(&segment.base).is_some_and(|known| known.end > DATA_START);
+    let has_data = |segment: &Arc<Segment>| {
+        found.segments.get(&segment.base).is_some_and(|known| known.end > DATA_START)
+    };
     let upto = segments.get(..=at_most).unwrap_or(segments);
     upto.iter().rposition(has_data).unwrap_or(at_most.min(upto.len().saturating_sub(1)))
 }

@@ -37,7 +37,6 @@ pub(crate) struct Inline {
     pub(crate) segment_base: i64,
     pub(crate) generation: u32,
     pub(crate) position: u64,
-    pub(crate) base_offset: i64,
     pub(crate) bytes: Bytes,
 }
 
@@ -120,7 +119,12 @@ impl Replayed {
 }
 
 /// Reads snapshot and journal; gives the state machine its sections and entries.
-pub(crate) fn replay(disk: &Arc<dyn Disk>, root: &Root, access: Access, machine: &mut dyn Machine) -> Result<Replayed, OpenError> {
+pub(crate) fn replay(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    access: Access,
+    machine: &mut dyn Machine,
+) -> Result<Replayed, OpenError> {
     let mut damages = Vec::new();
     let files = ring_files(disk)?;
     let (snapshot, kept, proven) = newest_snapshot(disk, root, &mut damages)?;
@@ -149,7 +153,8 @@ pub(crate) fn replay(disk: &Arc<dyn Disk>, root: &Root, access: Access, machine:
     let mut found = chain.found;
     open_the_rest(disk, root, access, &files, &mut found);
     prove_torn(root, &found, proven)?;
-    let first_unproven = (durable + 1).saturating_sub(found.next.sequence.saturating_sub(found.unproven.len() as u64));
+    let first_unproven =
+        (durable + 1).saturating_sub(found.next.sequence.saturating_sub(found.unproven.len() as u64));
     found.unproven.drain(..usize::try_from(first_unproven).unwrap_or(usize::MAX).min(found.unproven.len()));
     Ok(found)
 }
@@ -157,12 +162,14 @@ pub(crate) fn replay(disk: &Arc<dyn Disk>, root: &Root, access: Access, machine:
 fn ring_files(disk: &Arc<dyn Disk>) -> Result<Vec<u32>, OpenError> {
     let io = |source| OpenError::Io { doing: "listing the journal".into(), source };
     let names = disk.list(ring::DIR).map_err(io)?;
-    let ids = names.iter().filter(|entry| entry.kind == EntryKind::File).filter_map(|entry| entry.name.parse().ok());
+    let ids = names
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::File)
+        .filter_map(|entry| entry.name.parse().ok());
     Ok(ids.collect())
 }
 
 /// The newest snapshot that verifies, the places of all that do, and the highest sequence any name proves durable.
-#[expect(clippy::type_complexity, reason = "three things that are found together and used once")]
 fn newest_snapshot(
     disk: &Arc<dyn Disk>,
     root: &Root,
@@ -170,7 +177,8 @@ fn newest_snapshot(
 ) -> Result<(Option<internal::Snapshot>, Vec<Kept>, u64), OpenError> {
     let io = |source| OpenError::Io { doing: "listing the data directory".into(), source };
     let names = disk.list("").map_err(io)?;
-    let mut sequences: Vec<u64> = names.iter().filter_map(|entry| snapshot::parse_name(&entry.name)).collect();
+    let mut sequences: Vec<u64> =
+        names.iter().filter_map(|entry| snapshot::parse_name(&entry.name)).collect();
     sequences.sort_unstable();
     let proven = sequences.last().copied().unwrap_or(0);
     let (mut newest, mut kept, mut bad) = (None, Vec::new(), None);
@@ -203,7 +211,11 @@ fn newest_snapshot(
     }
 }
 
-fn restore(found: &mut Replayed, snapshot: internal::Snapshot, machine: &mut dyn Machine) -> Result<(), OpenError> {
+fn restore(
+    found: &mut Replayed,
+    snapshot: internal::Snapshot,
+    machine: &mut dyn Machine,
+) -> Result<(), OpenError> {
     let bad = |what: String| OpenError::Damaged { file: "snapshot".into(), position: 0, what };
     found.epoch = snapshot.epoch;
     found.last_number = snapshot.highest_number;
@@ -220,7 +232,8 @@ fn restore(found: &mut Replayed, snapshot: internal::Snapshot, machine: &mut dyn
             let end = if Some(segment.base) == last { section.end_position } else { 0 };
             (segment.base, FoundSegment { generation: segment.generation, end })
         });
-        let epochs = section.epochs.iter().map(|start| EpochStart { epoch: start.epoch, offset: start.offset });
+        let epochs =
+            section.epochs.iter().map(|start| EpochStart { epoch: start.epoch, offset: start.offset });
         let partition = FoundPartition {
             number: section.number,
             log_start: section.log_start,
@@ -269,7 +282,11 @@ impl Chain<'_> {
             self.durable = self.durable.max(header.durable);
             self.found.epoch = self.found.epoch.max(header.epoch);
             let place = self.found.next;
-            self.found.unproven.push(Unproven { file: place.file, position: place.position, bytes: frame.clone() });
+            self.found.unproven.push(Unproven {
+                file: place.file,
+                position: place.position,
+                bytes: frame.clone(),
+            });
             self.take(&header, &frame, place)?;
             self.found.frames += 1;
             self.found.last_number = self.found.last_number.max(header.last_number);
@@ -308,15 +325,21 @@ impl Chain<'_> {
         if !chains {
             return Ok(None);
         }
-        let frame = file.file.view(place.position, usize::try_from(size).unwrap_or(usize::MAX)).map_err(io)?;
+        let frame =
+            file.file.view(place.position, usize::try_from(size).unwrap_or(usize::MAX)).map_err(io)?;
         Ok(payload_of(&header, &frame).is_some().then_some((header, frame)))
     }
 
     fn take(&mut self, header: &FrameHeader, frame: &Bytes, place: Place) -> Result<(), OpenError> {
-        let damaged = |what: String| OpenError::Damaged { file: ring::path(place.file), position: place.position, what };
+        let damaged = |what: String| OpenError::Damaged {
+            file: ring::path(place.file),
+            position: place.position,
+            what,
+        };
         let length = usize::try_from(header.length).unwrap_or(usize::MAX);
         let payload = frame.slice(HEADER_LEN..length.min(frame.len()));
-        let decoded = Frame::decode(payload).map_err(|error| damaged(format!("a frame does not decode: {error}")))?;
+        let decoded =
+            Frame::decode(payload).map_err(|error| damaged(format!("a frame does not decode: {error}")))?;
         for entry in decoded.entries {
             self.entry(entry).map_err(damaged)?;
         }
@@ -326,7 +349,11 @@ impl Chain<'_> {
     fn entry(&mut self, entry: Entry) -> Result<(), String> {
         let number = entry.number;
         let Some(body) = entry.body else {
-            return if entry.may_ignore { Ok(()) } else { Err(format!("entry {number} is of a kind this release does not know")) };
+            return if entry.may_ignore {
+                Ok(())
+            } else {
+                Err(format!("entry {number} is of a kind this release does not know"))
+            };
         };
         match body {
             Body::State(bytes) => self.machine.apply(number, &bytes),
@@ -336,7 +363,8 @@ impl Chain<'_> {
             }
             Body::Partitions(message) => {
                 let (id, settings) = settings_of(&message).ok_or("a topic's settings do not decode")?;
-                let known = self.found.topics.entry(id).or_insert(FoundTopic { number: 0, count: 0, settings });
+                let known =
+                    self.found.topics.entry(id).or_insert(FoundTopic { number: 0, count: 0, settings });
                 if known.number < number {
                     *known = FoundTopic { number, count: known.count.max(message.count), settings };
                 }
@@ -390,11 +418,17 @@ impl Chain<'_> {
             segment_base: message.segment_base,
             generation: message.generation,
             position: message.position,
-            base_offset: header.base_offset,
             bytes: message.batch,
         };
         let end = inline.position + inline.bytes.len() as u64;
-        partition.go_on(inline.segment_base, inline.generation, inline.position, end, header.base_offset, next_offset)?;
+        partition.go_on(
+            inline.segment_base,
+            inline.generation,
+            inline.position,
+            end,
+            header.base_offset,
+            next_offset,
+        )?;
         note_epoch(&mut partition.epochs, header.leader_epoch, header.base_offset);
         partition.append_time_ms = partition.append_time_ms.max(header.append_time_ms);
         partition.inline.push(inline);
@@ -442,18 +476,32 @@ impl Chain<'_> {
 
 impl FoundPartition {
     /// A batch or extent follows, or lies below what the snapshot has; anything else is a gap.
-    fn go_on(&mut self, base: i64, generation: u32, from: u64, to: u64, first: i64, next: i64) -> Result<(), String> {
+    fn go_on(
+        &mut self,
+        base: i64,
+        generation: u32,
+        from: u64,
+        to: u64,
+        first: i64,
+        next: i64,
+    ) -> Result<(), String> {
         if next <= self.next_offset {
             return Ok(());
         }
         if first > self.next_offset {
             return Err(format!("offsets {}..{first} are missing from the journal", self.next_offset));
         }
-        let Some(segment) = self.segments.get_mut(&base).filter(|known| known.generation == generation) else {
-            return Err(format!("offsets {first}..{next} lie in segment {base}-{generation}, which is not listed"));
+        let Some(segment) = self.segments.get_mut(&base).filter(|known| known.generation == generation)
+        else {
+            return Err(format!(
+                "offsets {first}..{next} lie in segment {base}-{generation}, which is not listed"
+            ));
         };
         if from > segment.end || to < from {
-            return Err(format!("bytes {}..{from} of segment {base}-{generation} are missing from the journal", segment.end));
+            return Err(format!(
+                "bytes {}..{from} of segment {base}-{generation} are missing from the journal",
+                segment.end
+            ));
         }
         segment.end = to;
         self.next_offset = next;
@@ -478,9 +526,13 @@ fn open_the_rest(disk: &Arc<dyn Disk>, root: &Root, access: Access, files: &[u32
 /// The chain ended where it did by a crash, unless something proves the missing frame durable.
 fn prove_torn(root: &Root, found: &Replayed, proven: u64) -> Result<(), OpenError> {
     let next = found.next;
-    let damaged = |what: String| OpenError::Damaged { file: ring::path(next.file), position: next.position, what };
+    let damaged =
+        |what: String| OpenError::Damaged { file: ring::path(next.file), position: next.position, what };
     if next.sequence <= proven {
-        return Err(damaged(format!("frame {} does not verify, although a snapshot says it was durable", next.sequence)));
+        return Err(damaged(format!(
+            "frame {} does not verify, although a snapshot says it was durable",
+            next.sequence
+        )));
     }
     for file in found.used.iter().chain(&found.free) {
         let mut position = BLOCK;
@@ -491,7 +543,8 @@ fn prove_torn(root: &Root, found: &Replayed, proven: u64) -> Result<(), OpenErro
                 .filter(|header| header.sequence > next.sequence && header.durable >= next.sequence);
             if let Some(header) = later {
                 let length = u64::from(header.length).min(file.size - position);
-                let frame = file.file.view(position, usize::try_from(length).unwrap_or(usize::MAX)).map_err(io)?;
+                let frame =
+                    file.file.view(position, usize::try_from(length).unwrap_or(usize::MAX)).map_err(io)?;
                 if payload_of(&header, &frame).is_some() {
                     return Err(damaged(format!(
                         "frame {} does not verify, although frame {} says it was durable",

@@ -239,7 +239,8 @@ fn a_lying_index_is_found_out_and_made_again() {
     let partition = bench.partition(1, 0);
     let dir = partition.key().dir();
     let names = bench.disk.list(&dir).unwrap();
-    let hints: Vec<&str> = names.iter().map(|entry| &entry.name[..]).filter(|name| name.ends_with(".index")).collect();
+    let hints: Vec<&str> =
+        names.iter().map(|entry| &entry.name[..]).filter(|name| name.ends_with(".index")).collect();
     assert!(hints.len() >= 3, "{names:?}");
     // The index of one segment in the place of another's, and one with a flipped bit.
     let path = |name: &str| format!("{dir}/{name}");
@@ -278,7 +279,8 @@ fn verify_finds_what_recovery_would_and_forgives_what_it_does_by_itself() {
     bench.storage.commit_step();
     assert!(bench.snapshot(true));
     drop(bench);
-    let flip = |path: &str, at: u64| disk.open(path, Access::Write).unwrap().write_at(&[b"\x55"], at).unwrap();
+    let flip =
+        |path: &str, at: u64| disk.open(path, Access::Write).unwrap().write_at(&[b"\x55"], at).unwrap();
     flip(&sealed, 103 + 300);
     flip(&active, 103 + 20);
     let damages = verdict(&disk).damages;

@@ -29,7 +29,11 @@ fn an_os_append_waits_for_topic_and_segment_only() {
     assert_eq!(bench.partition(1, 0).high_watermark(), 0);
     bench.storage.commit_step();
     assert!(bench.acked(&first));
-    assert_eq!(bench.partition(1, 0).high_watermark(), 1, "published although no item of the cycle was its own");
+    assert_eq!(
+        bench.partition(1, 0).high_watermark(),
+        1,
+        "published although no item of the cycle was its own"
+    );
     let second = bench.put(1, 0, b"b");
     assert!(bench.acked(&second));
     assert_eq!(bench.values(1, 0).len(), 2);
@@ -90,7 +94,11 @@ fn kill_9_keeps_every_level_and_an_unacked_group_is_whole_or_gone() {
         if committed {
             assert_eq!([count(1), count(2), count(3)], [3, 3, 4]);
         } else {
-            assert_eq!([count(1), count(2), count(3)], [1, 2, 2], "page cache kept for the weak levels, no group");
+            assert_eq!(
+                [count(1), count(2), count(3)],
+                [1, 2, 2],
+                "page cache kept for the weak levels, no group"
+            );
         }
         assert_eq!(bench.listed.lock().entries.len(), usize::from(committed));
     }

@@ -1,5 +1,13 @@
 //! Storage as a whole, over the disk in memory: a small stand-in for the state machine, and a bench to drive steps by hand.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::needless_for_each,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "test data is small and its names are ours"
+)]
+
 mod directory;
 mod durability;
 mod model;
@@ -10,8 +18,8 @@ use annals_wire::{header::Attributes, ids::TopicId};
 use bytes::Bytes;
 
 use super::{
-    Append, Appended, Change, Class, Disk, Level, Machine, MemoryDisk, Mode, Options, Partition, PartitionKey,
-    PartitionSettings, Receipt, Report, Section, Storage,
+    Append, Appended, Change, Class, Disk, Level, Machine, MemoryDisk, Mode, Options, Partition,
+    PartitionKey, PartitionSettings, Receipt, Report, Section, Storage,
     disk::Call,
     error::{AppendError, OpenError},
 };
@@ -44,7 +52,11 @@ impl Machine for Listed {
     }
 
     fn capture(&self, number: u64) -> Vec<Section> {
-        let bytes = self.entries.iter().flat_map(|(number, value)| [&number.to_le_bytes()[..], value].concat()).collect();
+        let bytes = self
+            .entries
+            .iter()
+            .flat_map(|(number, value)| [&number.to_le_bytes()[..], value].concat())
+            .collect();
         vec![Section { number, bytes }]
     }
 }
@@ -76,7 +88,13 @@ pub(super) fn tiny() -> Options {
 
 /// Room for tests that let much wait.
 pub(super) fn roomy() -> Options {
-    Options { ring_bytes: 4 << 20, ring_file_bytes: 1 << 20, pending_bytes: 1 << 20, snapshot_bytes: 1 << 20, ..tiny() }
+    Options {
+        ring_bytes: 4 << 20,
+        ring_file_bytes: 1 << 20,
+        pending_bytes: 1 << 20,
+        snapshot_bytes: 1 << 20,
+        ..tiny()
+    }
 }
 
 pub(super) fn settings(level: Level) -> PartitionSettings {
@@ -103,7 +121,11 @@ impl Bench {
         Self::open_at(disk, options, Arc::new(ManualClock::new(1_700_000_000_000, 7)))
     }
 
-    pub(super) fn open_at(disk: &MemoryDisk, options: Options, clock: Arc<ManualClock>) -> Result<Self, OpenError> {
+    pub(super) fn open_at(
+        disk: &MemoryDisk,
+        options: Options,
+        clock: Arc<ManualClock>,
+    ) -> Result<Self, OpenError> {
         let mut listed = Listed::default();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let (storage, report) = Storage::open(shared, Arc::clone(&clock) as _, options, &mut listed)?;
@@ -134,7 +156,12 @@ impl Bench {
     }
 
     /// Appends one batch of one record to each partition, preparing as a broker would.
-    pub(super) fn append(&self, to: &[(Arc<Partition>, &[u8])], mode: Mode, states: &[[u8; 8]]) -> Result<Receipt, AppendError> {
+    pub(super) fn append(
+        &self,
+        to: &[(Arc<Partition>, &[u8])],
+        mode: Mode,
+        states: &[[u8; 8]],
+    ) -> Result<Receipt, AppendError> {
         let payloads: Vec<[Bytes; 1]> = to.iter().map(|(_, value)| [payload(value)]).collect();
         let appends: Vec<Append<'_>> = to
             .iter()
@@ -213,7 +240,10 @@ pub(super) fn values_of(partition: &Partition) -> Vec<(i64, Vec<u8>)> {
         for bytes in &read.batches {
             for batch in annals_wire::v1::LogSlice::decode(bytes.clone()).unwrap().batches {
                 for (index, record) in batch.records.iter().enumerate() {
-                    out.push((batch.base_offset + index as i64, record.value.clone().unwrap_or_default().to_vec()));
+                    out.push((
+                        batch.base_offset + index as i64,
+                        record.value.clone().unwrap_or_default().to_vec(),
+                    ));
                 }
             }
         }

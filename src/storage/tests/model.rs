@@ -122,7 +122,9 @@ fn run(ops: Vec<Op>) {
                 let parts: Vec<_> = [0, 2, 3].map(|index| (index, model.value(size))).into();
                 let to: Vec<_> = parts
                     .iter()
-                    .map(|(index, value)| (bench.partition(PARTITIONS[*index].0, PARTITIONS[*index].1), &value[..]))
+                    .map(|(index, value)| {
+                        (bench.partition(PARTITIONS[*index].0, PARTITIONS[*index].1), &value[..])
+                    })
                     .collect();
                 let state = (model.states + 1).to_le_bytes();
                 if let Ok(receipt) = bench.append(&to, Mode { level: Level::Fsync, atomic: true }, &[state]) {
@@ -169,8 +171,13 @@ fn run(ops: Vec<Op>) {
                 model.recovered(&bench);
                 let states = bench.listed.lock().entries.len() as u64;
                 assert!(states <= model.states);
-                let numbered: Vec<u64> =
-                    bench.listed.lock().entries.iter().map(|(_, v)| u64::from_le_bytes(v[..8].try_into().unwrap())).collect();
+                let numbered: Vec<u64> = bench
+                    .listed
+                    .lock()
+                    .entries
+                    .iter()
+                    .map(|(_, v)| u64::from_le_bytes(v[..8].try_into().unwrap()))
+                    .collect();
                 assert_eq!(numbered, (1..=states).collect::<Vec<_>>());
                 model.states = states;
                 assert!(bench.report.damages.is_empty(), "{:?}", bench.report.damages);
