@@ -17,7 +17,7 @@
 //! | [`disk`] | the only door to a file system |
 //! | `root`, `replace` | `ANNALS`; how a small file is replaced |
 //! | `frame`, `ring` | a journal frame; the files frames go to |
-//! | `segment`, `scan`, `index`, `ranges` | one segment file, and finding things in it |
+//! | `segment`, `scan`, `index`, `hints`, `ranges` | one segment file, and finding things in it |
 //! | `partition`, `append`, `prepare`, `read` | a partition's log: writing to it, making room ahead, reading it |
 //! | `queue`, `room`, `waiters` | what was decided and is not durable; space set aside for it; who waits for it |
 //! | `commit`, `extent` | the commit cycle |
@@ -34,6 +34,7 @@ pub mod disk;
 mod error;
 mod extent;
 mod frame;
+mod hints;
 mod index;
 mod key;
 mod map;

@@ -21,11 +21,11 @@ use crc32fast::Hasher;
 use super::{
     disk::{Access, Disk, File},
     frame::BatchBytes,
-    index::{Owner, SparseIndex},
+    index::SparseIndex,
     key::PartitionKey,
     partition::Spare,
     ranges::Ranges,
-    replace::{create_anew, join},
+    replace::join,
     root::{FORMAT_VERSION, Root},
     scan::Scan,
 };
@@ -37,9 +37,6 @@ pub(crate) const DATA_START: u64 = SEGMENT_HEADER_LEN as u64;
 pub(crate) const FOOTER_ROOM: u64 = SEGMENT_FOOTER_LEN as u64;
 /// Bytes of log between two entries of the index.
 pub(crate) const INDEX_STEP: u32 = 4096;
-
-/// Larger index files are not ours.
-const MOST_HINT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Name of a segment file without its ending.
 pub(crate) fn stem(base: i64, generation: u32) -> String {
@@ -91,7 +88,7 @@ pub(crate) struct Segment {
     named: AtomicBool,
     /// The name until then.
     spare_path: Mutex<String>,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     file: Mutex<Option<Arc<dyn File>>>,
     /// Position after the last whole batch.
     end: AtomicU64,
@@ -105,9 +102,9 @@ pub(crate) struct Segment {
     synced: AtomicU64,
     /// Position below which write-back was started.
     pub(crate) written_back: AtomicU64,
-    index: RwLock<SparseIndex>,
+    pub(super) index: RwLock<SparseIndex>,
     /// The index knows nothing of batches below this position: they were there before this process.
-    indexed_from: AtomicU64,
+    pub(super) indexed_from: AtomicU64,
     known_good: Mutex<Ranges>,
     pub(crate) tally: Mutex<Option<Tally>>,
 }
@@ -443,49 +440,6 @@ impl Segment {
             tracing::debug!(%error, segment = %self.id().path(), "no index files");
         }
         Ok(())
-    }
-
-    fn write_hints(&self) -> io::Result<()> {
-        let (partition, generation) = (self.owner_bytes(), self.generation());
-        let owner = Owner { partition: &partition, generation };
-        let (offsets, times) = {
-            let index = self.index.read();
-            (index.encode_offsets(owner), index.encode_times(owner))
-        };
-        for (ending, bytes) in [("index", offsets), ("time", times)] {
-            create_anew(&self.disk, &self.hint_path(ending))?.write_at(&[&bytes], 0)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the index of a sealed segment from its files, if they leave no doubt.
-    fn read_hints(&self) -> Option<()> {
-        let (partition, generation) = (self.owner_bytes(), self.generation());
-        let read = |ending: &str| {
-            let file = self.disk.open(&self.hint_path(ending), Access::Read).ok()?;
-            let length = usize::try_from(file.len().ok()?).ok()?.min(MOST_HINT_BYTES);
-            let mut bytes = vec![0; length];
-            (file.read_at(&mut bytes, 0).ok()? == length).then_some(bytes)
-        };
-        let owner = Owner { partition: &partition, generation };
-        let index = SparseIndex::decode(self.base, INDEX_STEP, owner, &read("index")?, &read("time")?)?;
-        *self.index.write() = index;
-        self.indexed_from.store(DATA_START, Ordering::Release);
-        Some(())
-    }
-
-    /// The index led nowhere: it is made again from the segment at the next look-up.
-    pub(crate) fn distrust_index(&self) {
-        *self.index.write() = SparseIndex::new(self.base, INDEX_STEP);
-        self.indexed_from.store(self.end(), Ordering::Release);
-    }
-
-    fn owner_bytes(&self) -> Vec<u8> {
-        [&self.key.topic.as_bytes()[..], &self.key.partition.to_le_bytes()].concat()
-    }
-
-    fn hint_path(&self, ending: &str) -> String {
-        join(&self.key.dir(), &format!("{}.{ending}", stem(self.base, self.generation())))
     }
 
     /// The footer, if the file has a valid one right behind its data.

@@ -190,7 +190,10 @@ impl Storage {
 
     /// Enqueues changes and carries them out in memory. Call it under the locks under which they were decided.
     /// Returns the number to wait for.
-    #[expect(clippy::needless_pass_by_value, reason = "a change is handed over: the caller has no use for it afterwards")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a change is handed over: the caller has no use for it afterwards"
+    )]
     pub fn submit(&self, room: Room, changes: Vec<Change>) -> Result<u64, AppendError> {
         if self.is_closed() {
             return Err(AppendError::Closed);

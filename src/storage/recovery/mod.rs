@@ -14,6 +14,7 @@
 //! 4. The work is bounded by the ring and the snapshot interval, not by history.
 //! 5. The snapshot with the new epoch is durable before the `started` frame, so that a crash loop does not eat the ring.
 
+mod base;
 mod open;
 mod rebuild;
 mod replay;

@@ -13,9 +13,12 @@ use annals_wire::{
 use bytes::Bytes;
 use prost::Message;
 
-use super::Machine;
+use super::{
+    Machine,
+    base::{self, Base},
+};
 use crate::storage::{
-    PartitionKey, Section,
+    PartitionKey,
     disk::{Access, Disk, EntryKind},
     error::OpenError,
     frame::{BLOCK, FrameHeader, HEADER_LEN, padded, payload_of},
@@ -24,7 +27,7 @@ use crate::storage::{
     ring::{self, Place, RingFile},
     root::Root,
     segment::DATA_START,
-    snapshot::{self, Kept},
+    snapshot::Kept,
 };
 
 /// Where a directory without snapshots begins.
@@ -64,7 +67,7 @@ pub(crate) struct FoundSegment {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FoundPartition {
     /// Number its section is exact at.
-    number: u64,
+    pub(super) number: u64,
     pub(crate) log_start: i64,
     pub(crate) next_offset: i64,
     pub(crate) segments: BTreeMap<i64, FoundSegment>,
@@ -77,7 +80,7 @@ pub(crate) struct FoundPartition {
 /// A topic as snapshot and journal have it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FoundTopic {
-    number: u64,
+    pub(super) number: u64,
     pub(crate) count: u32,
     pub(crate) settings: PartitionSettings,
 }
@@ -127,7 +130,7 @@ pub(crate) fn replay(
 ) -> Result<Replayed, OpenError> {
     let mut damages = Vec::new();
     let files = ring_files(disk)?;
-    let (snapshot, kept, proven) = newest_snapshot(disk, root, &mut damages)?;
+    let Base { snapshot, kept, proven } = base::newest(disk, root, &mut damages)?;
     let start = kept.last().map_or(BEGINNING, |kept| kept.start);
     let mut found = Replayed {
         topics: BTreeMap::new(),
@@ -145,7 +148,7 @@ pub(crate) fn replay(
         damages,
     };
     if let Some(snapshot) = snapshot {
-        restore(&mut found, snapshot, machine)?;
+        base::restore(&mut found, snapshot, machine)?;
     }
     let mut chain = Chain { disk, root, access, found, machine, durable: proven };
     chain.run()?;
@@ -169,91 +172,7 @@ fn ring_files(disk: &Arc<dyn Disk>) -> Result<Vec<u32>, OpenError> {
     Ok(ids.collect())
 }
 
-/// The newest snapshot that verifies, the places of all that do, and the highest sequence any name proves durable.
-fn newest_snapshot(
-    disk: &Arc<dyn Disk>,
-    root: &Root,
-    damages: &mut Vec<String>,
-) -> Result<(Option<internal::Snapshot>, Vec<Kept>, u64), OpenError> {
-    let io = |source| OpenError::Io { doing: "listing the data directory".into(), source };
-    let names = disk.list("").map_err(io)?;
-    let mut sequences: Vec<u64> =
-        names.iter().filter_map(|entry| snapshot::parse_name(&entry.name)).collect();
-    sequences.sort_unstable();
-    let proven = sequences.last().copied().unwrap_or(0);
-    let (mut newest, mut kept, mut bad) = (None, Vec::new(), None);
-    for sequence in sequences.into_iter().rev().take(4) {
-        match snapshot::read(disk, root, sequence) {
-            Ok(found) => {
-                let start = found.start.as_ref().map(|start| Place {
-                    sequence: start.sequence,
-                    file: start.file,
-                    position: start.position,
-                    previous_crc: start.previous_crc,
-                });
-                let Some(start) = start else { continue };
-                kept.insert(0, Kept { sequence, start });
-                newest.get_or_insert(found);
-                if kept.len() == 2 {
-                    break;
-                }
-            }
-            Err(error @ OpenError::Damaged { .. }) => {
-                damages.push(error.to_string());
-                bad = Some(error);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    match (newest, bad) {
-        (None, Some(error)) => Err(error),
-        (newest, _) => Ok((newest, kept, proven)),
-    }
-}
-
-fn restore(
-    found: &mut Replayed,
-    snapshot: internal::Snapshot,
-    machine: &mut dyn Machine,
-) -> Result<(), OpenError> {
-    let bad = |what: String| OpenError::Damaged { file: "snapshot".into(), position: 0, what };
-    found.epoch = snapshot.epoch;
-    found.last_number = snapshot.highest_number;
-    for topic in snapshot.topics {
-        let Some(message) = topic.partitions else { continue };
-        let (id, settings) = settings_of(&message).ok_or_else(|| bad("a topic's section".into()))?;
-        found.topics.insert(id, FoundTopic { number: topic.number, count: message.count, settings });
-    }
-    for section in snapshot.partitions {
-        let topic = TopicId::from_slice(&section.topic_id).ok_or_else(|| bad("a topic id".into()))?;
-        let key = PartitionKey { topic, partition: section.partition };
-        let last = section.segments.last().map(|segment| segment.base);
-        let segments = section.segments.iter().map(|segment| {
-            let end = if Some(segment.base) == last { section.end_position } else { 0 };
-            (segment.base, FoundSegment { generation: segment.generation, end })
-        });
-        let epochs =
-            section.epochs.iter().map(|start| EpochStart { epoch: start.epoch, offset: start.offset });
-        let partition = FoundPartition {
-            number: section.number,
-            log_start: section.log_start,
-            next_offset: section.next_offset,
-            segments: segments.collect(),
-            epochs: epochs.collect(),
-            append_time_ms: section.append_time_ms,
-            ..FoundPartition::default()
-        };
-        found.partitions.insert(key, partition);
-    }
-    found.tombstones = snapshot.tombstones.iter().filter_map(|id| TopicId::from_slice(id)).collect();
-    for section in snapshot.states {
-        let section = Section { number: section.number, bytes: section.bytes.to_vec() };
-        machine.restore(&section).map_err(bad)?;
-    }
-    Ok(())
-}
-
-fn settings_of(message: &internal::Partitions) -> Option<(TopicId, PartitionSettings)> {
+pub(super) fn settings_of(message: &internal::Partitions) -> Option<(TopicId, PartitionSettings)> {
     let settings = PartitionSettings {
         level: Level::from_number(message.level)?,
         segment_bytes: message.segment_bytes,

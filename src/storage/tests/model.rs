@@ -101,6 +101,7 @@ fn declare(bench: &Bench) {
     bench.storage.commit_step();
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm an operation")]
 fn run(ops: Vec<Op>) {
     let mut bench = Bench::open(&MemoryDisk::new(), tiny()).unwrap();
     let mut model = Model::default();
