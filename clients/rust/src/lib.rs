@@ -1,1 +1,50 @@
-//! The Rust client of Annals.
+//! The Rust client of Annals, an append-only event log.
+//!
+//! | to | use |
+//! |---|---|
+//! | publish many records | [`Client::producer`]: batches, back-pressure, an ack for each |
+//! | publish a few, safely repeated | [`Client::produce`] |
+//! | read on and on | [`Client::subscribe`]: resumes by itself |
+//! | read once | [`Client::fetch`] |
+//! | keep a group's place | [`Client::commit`], [`Client::offsets`] |
+//! | look after topics and groups | [`Client::create_topic`], [`Client::topics`], [`Client::groups`], ... |
+//!
+//! ```no_run
+//! use annals_client::{Client, NewRecord, ProducerOptions};
+//!
+//! # async fn example() -> annals_client::Result<()> {
+//! let client = Client::connect("127.0.0.1:7411").await?;
+//! let orders = client.producer("orders", ProducerOptions::default()).await?;
+//! let ack = orders.send(&NewRecord::new("{\"id\":1}").key("cust-7")).await?;
+//! println!("stored at offset {}", ack.await?.offset);
+//! orders.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Records are encoded once, when they are sent, and never decoded into structs when they are read: a read hands out the
+//! server's bytes and an iterator over them. Everything is bounded, nothing is dropped in silence: what is not known to be
+//! stored is an error of its own kind ([`Error::is_outcome_unknown`]).
+
+mod admin;
+mod backoff;
+mod client;
+mod clock;
+mod endpoint;
+mod error;
+mod producer;
+mod raw;
+mod reader;
+
+pub use annals_wire::{limits::MAX_RECORD_BYTES, v1};
+pub use backoff::Backoff;
+pub use client::{Client, ClientOptions};
+pub use endpoint::DEFAULT_PORT;
+pub use error::{Code, Error, Result, reason};
+pub use producer::{
+    Ack, NewRecord, OnOutcome, Outcome, Placed, ProduceOptions, Producer, ProducerOptions, TrySendError,
+};
+pub use reader::{
+    Batch, Event, FetchOptions, Fetched, OnState, PartitionFailure, Position, Reader, ReaderOptions,
+    ReaderState, RecordRef, Records, Start,
+};

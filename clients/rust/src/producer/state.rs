@@ -1,0 +1,405 @@
+//! A producer without its network: batches that fill, wait, fly and end. Pure: `(state, event, now) -> state`.
+//!
+//! ```text
+//! push -> open (one per partition, filling) -> ready (closed, in order) -> in flight (pulled by the stream) -> outcome
+//!                                                   ^------- known not to be stored -----------'
+//! ```
+//!
+//! Invariants, which [`State::check`] tests:
+//! 1. Every batch pushed into gets exactly one outcome.
+//! 2. Batches of a partition leave in the order in which they were begun, and go back in that order.
+//! 3. `bytes` is the sum of what is open, ready and in flight.
+//! 4. While the number of partitions is unknown, records without an explicit partition go to the *unassigned* batch, whose
+//!    partitions the server chooses; it is closed before any other once the number is known, so keys keep their order.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use annals_wire::{
+    builder::{BatchBuilder, PushError, RecordParts},
+    limits, murmur2, v1,
+};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    ack::{Ack, BatchAck},
+    options::{BatchLimits, NewRecord, Outcome, ProducerOptions},
+    request::Head,
+    unary::refused,
+};
+use crate::{
+    error::{Code, Error, Result, reason},
+    raw::RawMessage,
+};
+
+/// A batch that fills.
+struct Open {
+    builder: BatchBuilder,
+    ack: Arc<BatchAck>,
+    since: Instant,
+}
+
+/// A closed batch.
+struct Batch {
+    partition: Option<u32>,
+    run: Bytes,
+    records: u32,
+    crc32: u32,
+    ack: Arc<BatchAck>,
+}
+
+/// A record was taken.
+pub(super) struct Pushed {
+    pub(super) ack: Ack,
+    /// A timer is to be set, or something is ready.
+    pub(super) began_or_closed: bool,
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// Too much is unanswered.
+    Full,
+    /// It can never be taken.
+    Refused(Error),
+}
+
+/// What to do after a stream has failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AfterFailure {
+    /// Open another stream, now.
+    GoOn,
+    /// Wait, then open another: this many tries have failed in a row.
+    TryAgain(u32),
+    /// Nothing more can be sent.
+    Stop,
+}
+
+pub(super) struct State {
+    topic: Arc<str>,
+    options: ProducerOptions,
+    limits: BatchLimits,
+    /// 0 = unknown.
+    partitions: u32,
+    sticky: u32,
+    unassigned: Option<Open>,
+    open: Vec<Option<Open>>,
+    ready: VecDeque<Batch>,
+    in_flight: VecDeque<Batch>,
+    bytes: usize,
+    failures_in_a_row: u32,
+    first_failure: Option<Error>,
+    outcomes: Vec<Outcome>,
+    closed: Option<Error>,
+}
+
+impl State {
+    pub(super) fn new(
+        topic: &str,
+        partitions: u32,
+        limits: BatchLimits,
+        options: ProducerOptions,
+        seed: u64,
+    ) -> Self {
+        let sticky = u32::try_from(seed % u64::from(partitions.max(1))).unwrap_or_default();
+        Self {
+            topic: topic.into(),
+            options,
+            limits,
+            partitions,
+            sticky,
+            unassigned: None,
+            open: Vec::new(),
+            ready: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            bytes: 0,
+            failures_in_a_row: 0,
+            first_failure: None,
+            outcomes: Vec::new(),
+            closed: None,
+        }
+    }
+
+    /// Takes a record into its partition's batch.
+    pub(super) fn push(&mut self, record: &NewRecord<'_>, now: Instant) -> Result<Pushed, NotTaken> {
+        if let Some(error) = &self.closed {
+            return Err(NotTaken::Refused(error.clone()));
+        }
+        if self.bytes >= self.options.max_in_flight_bytes {
+            return Err(NotTaken::Full);
+        }
+        let partition = self.partition_of(record).map_err(NotTaken::Refused)?;
+        self.push_into(partition, record, now)
+    }
+
+    fn partition_of(&self, record: &NewRecord<'_>) -> Result<Option<u32>> {
+        let most = if self.partitions > 0 { self.partitions } else { limits::MAX_PARTITIONS };
+        match (record.partition, record.key) {
+            (Some(partition), _) if partition >= most => Err(Error::new(
+                Code::NotFound,
+                reason::PARTITION_UNKNOWN,
+                format!("topic \"{}\" has {most} partitions, no partition {partition}", self.topic),
+            )),
+            (Some(partition), _) => Ok(Some(partition)),
+            (None, _) if self.partitions == 0 => Ok(None),
+            (None, Some(key)) => Ok(Some(murmur2::partition_of(key, self.partitions))),
+            (None, None) => Ok(Some(self.sticky)),
+        }
+    }
+
+    fn push_into(
+        &mut self,
+        partition: Option<u32>,
+        record: &NewRecord<'_>,
+        now: Instant,
+    ) -> Result<Pushed, NotTaken> {
+        let mut began = false;
+        loop {
+            let slot = slot(&mut self.unassigned, &mut self.open, partition);
+            let open = slot.get_or_insert_with(|| {
+                began = true;
+                Open { builder: self.limits.builder(), ack: BatchAck::new(), since: now }
+            });
+            let before = open.builder.len();
+            let headers = record.headers.iter().copied();
+            let parts = RecordParts {
+                key: record.key,
+                value: record.value,
+                headers,
+                timestamp_ms: record.timestamp_ms,
+            };
+            match open.builder.push(parts) {
+                Ok(()) => {}
+                // This record begins the next batch.
+                Err(PushError::Full) => {
+                    self.close(partition);
+                    continue;
+                }
+                Err(error) => {
+                    if open.builder.is_empty() {
+                        *slot = None;
+                    }
+                    return Err(NotTaken::Refused(refused(&error)));
+                }
+            }
+            let (after, count) = (open.builder.len(), open.builder.count());
+            let ack = Ack::new(&open.ack, count - 1);
+            self.bytes += after - before;
+            if after >= self.options.batch_bytes {
+                self.close(partition);
+                began = true;
+            }
+            return Ok(Pushed { ack, began_or_closed: began });
+        }
+    }
+
+    /// Closes a partition's open batch.
+    fn close(&mut self, partition: Option<u32>) {
+        let Some(mut open) = slot(&mut self.unassigned, &mut self.open, partition).take() else { return };
+        if partition == Some(self.sticky) && self.partitions > 0 {
+            self.sticky = (self.sticky + 1) % self.partitions;
+        }
+        let built = open.builder.finish();
+        self.ready.push_back(Batch {
+            partition,
+            run: built.bytes,
+            records: built.count,
+            crc32: built.crc32,
+            ack: open.ack,
+        });
+    }
+
+    /// Closes every open batch; `true` if there was one.
+    pub(super) fn close_all(&mut self) -> bool {
+        self.close_older_than(None)
+    }
+
+    /// Closes batches that have lingered long enough; `true` if there was one.
+    pub(super) fn close_due(&mut self, now: Instant) -> bool {
+        self.close_older_than(Some(now))
+    }
+
+    fn close_older_than(&mut self, now: Option<Instant>) -> bool {
+        let linger = self.options.linger;
+        let due = |open: &Option<Open>| {
+            open.as_ref().is_some_and(|open| now.is_none_or(|now| open.since + linger <= now))
+        };
+        let mut closed = due(&self.unassigned);
+        if closed {
+            self.close(None);
+        }
+        for partition in 0..u32::try_from(self.open.len()).unwrap_or(u32::MAX) {
+            if self.open.get(partition as usize).is_some_and(&due) {
+                self.close(Some(partition));
+                closed = true;
+            }
+        }
+        closed
+    }
+
+    /// When the next open batch has lingered long enough.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let open = self.open.iter().chain([&self.unassigned]).flatten();
+        open.map(|open| open.since).min().map(|since| since + self.options.linger)
+    }
+
+    /// Learns how many partitions the topic has. They only grow.
+    pub(super) fn set_partitions(&mut self, partitions: u32) -> bool {
+        if partitions <= self.partitions {
+            return false;
+        }
+        // What waits for partitions goes out before what comes after knows them.
+        let closed = self.unassigned.is_some();
+        self.close(None);
+        self.partitions = partitions;
+        closed
+    }
+
+    /// The next batch to send, if there is one; it is in flight from here on.
+    pub(super) fn pull(&mut self) -> Option<RawMessage> {
+        let batch = self.ready.pop_front()?;
+        let head = Head {
+            topic: &self.topic,
+            partition: batch.partition,
+            durability: self.options.durability,
+            records_crc32: batch.crc32,
+            ..Head::default()
+        };
+        let message = head.streamed(batch.run.clone());
+        self.in_flight.push_back(batch);
+        Some(message)
+    }
+
+    /// The oldest batch in flight is stored.
+    pub(super) fn stored(&mut self, appends: Vec<v1::PartitionAppend>) -> Result<()> {
+        let batch = self.in_flight.pop_front().ok_or_else(|| Error::bad_answer("an ack for nothing"))?;
+        self.failures_in_a_row = 0;
+        self.bytes -= batch.run.len();
+        if self.options.on_outcome.is_some() {
+            let bytes = batch.run.len();
+            self.outcomes
+                .extend(appends.iter().map(|append| Outcome::Stored { append: append.clone(), bytes }));
+        }
+        batch.ack.resolve(Ok(appends.into()));
+        Ok(())
+    }
+
+    /// The stream broke, or was ended by the server, with `error`. Sorts out what is certainly not stored and what may be.
+    pub(super) fn failed(&mut self, error: &Error) -> AfterFailure {
+        self.failures_in_a_row += 1;
+        let again = error.is_temporary() && self.failures_in_a_row < self.options.backoff.attempts;
+        let refused = self.in_flight.is_empty() || error.is_refusal();
+        if refused && again {
+            self.take_back();
+            return AfterFailure::TryAgain(self.failures_in_a_row);
+        }
+        if self.in_flight.is_empty() {
+            // There is nobody to send to, and waiting has been tried.
+            self.close_all();
+            self.fail_ready(usize::MAX, error);
+        } else {
+            // A refusal concerns the oldest batch: the server stores nothing after it. Anything else is a lost answer, and
+            // then nothing is known of what was sent.
+            let lost = if refused { 1 } else { self.in_flight.len() };
+            self.take_back();
+            let unknown = Error::outcome_unknown(error);
+            let error = if refused || error.is_outcome_unknown() { error } else { &unknown };
+            self.fail_ready(lost, error);
+        }
+        if self.options.stop_on_failure {
+            self.stop(error);
+            return AfterFailure::Stop;
+        }
+        if refused { AfterFailure::GoOn } else { AfterFailure::TryAgain(self.failures_in_a_row) }
+    }
+
+    /// Takes nothing more; what is not in flight fails as not stored.
+    pub(super) fn stop(&mut self, cause: &Error) {
+        let message = format!("not sent: the producer has ended ({})", cause.message());
+        let error = Error::new(Code::Aborted, reason::PRODUCER_CLOSED, message);
+        self.close_all();
+        self.fail_ready(usize::MAX, &error);
+        self.closed = Some(error);
+    }
+
+    /// Takes no more records; what there is still goes out.
+    pub(super) fn finish(&mut self) {
+        self.close_all();
+        self.closed.get_or_insert_with(|| {
+            Error::new(Code::FailedPrecondition, reason::PRODUCER_CLOSED, "the producer is closed")
+        });
+    }
+
+    /// What was in flight stands in front of what is ready again.
+    fn take_back(&mut self) {
+        while let Some(batch) = self.in_flight.pop_back() {
+            self.ready.push_front(batch);
+        }
+    }
+
+    /// Fails the first so many ready batches.
+    fn fail_ready(&mut self, count: usize, error: &Error) {
+        for _ in 0..count {
+            let Some(batch) = self.ready.pop_front() else { return };
+            self.bytes -= batch.run.len();
+            self.first_failure.get_or_insert_with(|| error.clone());
+            if self.options.on_outcome.is_some() {
+                self.outcomes.push(Outcome::Failed { records: batch.records, error: error.clone() });
+            }
+            batch.ack.resolve(Err(error.clone()));
+        }
+    }
+
+    /// Outcomes since the last call, to tell the caller's hook without holding the lock.
+    pub(super) fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// The first failure since the last call.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        self.first_failure.take()
+    }
+
+    /// Nothing is open, ready or in flight.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// There is something to send.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// There is something unanswered.
+    pub(super) fn has_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// No more records are taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// The number of partitions is not known yet.
+    pub(super) fn is_unassigned(&self) -> bool {
+        self.partitions == 0
+    }
+
+    /// Takes a record's room as taken: is there any?
+    pub(super) fn has_room(&self) -> bool {
+        self.closed.is_some() || self.bytes < self.options.max_in_flight_bytes
+    }
+}
+
+fn slot<'s>(
+    unassigned: &'s mut Option<Open>,
+    open: &'s mut Vec<Option<Open>>,
+    partition: Option<u32>,
+) -> &'s mut Option<Open> {
+    let Some(partition) = partition else { return unassigned };
+    let index = partition as usize;
+    if open.len() <= index {
+        open.resize_with(index + 1, || None);
+    }
+    open.get_mut(index).expect("room was made for it")
+}

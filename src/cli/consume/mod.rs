@@ -1,0 +1,337 @@
+//! `annals consume`: records of a topic, printed.
+//!
+//! Without `--follow` it ends at the high watermark of its start. With `-g` it begins where the group stands and commits
+//! what it has printed, after its output is flushed: killed at any moment, it prints some records again and skips none.
+//! When nobody reads its output any more it commits nothing more.
+
+mod commit;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use annals_client::{Event, Reader as Subscription, ReaderOptions, ReaderState, Records};
+use clap::Args;
+
+use self::commit::Committer;
+use super::{
+    connect::{self, Server},
+    exit::{Exit, Failure},
+    format::{Format, Printer, View},
+    out::{Out, Reader, talk},
+    plan::{Planned, check_forward, plan},
+    position::Position,
+    progress::Progress,
+};
+use crate::clock::{Clock as _, SystemClock};
+
+const EXAMPLE: &str = "Example:\n  annals consume orders -o start -n 10";
+/// Output is written in pieces of this size, or when nothing more is at hand.
+const PIECE: usize = 1 << 20;
+/// While records keep coming, a group commits so often.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+/// How often a commit is tried when the command ends.
+const LAST_COMMIT_TRIES: u32 = 20;
+
+const LONG: &str = "Print records of a topic.
+
+POSITION is one of: start, end, 42 (this offset), -10 (so many before the end), +5 (so many after where the group stands), \
+@-1h, @2026-11-01T00:00Z.
+
+FORMAT is table, json, csv, raw (values, each with a line feed), or a template: %t topic, %p partition, %o offset, %k key, \
+%v value, %T time in milliseconds, %h{name} a header, %% a percent sign; \\n \\t \\r \\0 \\\\ as in C; nothing is added.";
+
+/// Print records of a topic
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE, long_about = LONG)]
+pub(crate) struct Consume {
+    /// Topic to read
+    topic: String,
+    /// Where to begin: start, end, 42, -10, +5, @-1h, @2026-11-01T00:00Z [default: where the group stands, else start]
+    #[arg(short = 'o', long = "offset", value_name = "POSITION", allow_hyphen_values = true)]
+    position: Option<Position>,
+    /// Print at most so many records
+    #[arg(short = 'n', long = "count", value_name = "N")]
+    count: Option<u64>,
+    /// Read this partition only
+    #[arg(short, long, value_name = "N")]
+    partition: Option<u32>,
+    /// Begin where this group stands, and commit what is printed
+    #[arg(short, long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Wait for more at the end, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+    /// Step over damaged records, saying so, instead of failing
+    #[arg(long)]
+    skip_damaged: bool,
+    #[command(flatten)]
+    server: Server,
+    /// How to print: table, json, csv, raw or a template [default: table on a terminal, json in a pipe]
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+pub(crate) fn run(args: &Consume) -> Result<Exit, Failure> {
+    connect::run_to_end(async {
+        let begun = tokio::select! {
+            begun = Run::begin(args) => begun?,
+            () = connect::interrupted() => return Ok(Exit::Interrupted),
+        };
+        begun.read().await
+    })
+}
+
+/// One run of the command.
+struct Run<'a> {
+    args: &'a Consume,
+    out: Out,
+    clock: SystemClock,
+    printer: Printer,
+    progress: Progress,
+    subscription: Subscription,
+    committer: Option<Committer>,
+    /// Where each partition ends for this run; empty when following.
+    ends: BTreeMap<u32, i64>,
+    /// Records still to print.
+    left: u64,
+    buffer: Vec<u8>,
+    last_commit: Duration,
+    failure: Option<Failure>,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    /// Everything asked for is printed.
+    Done,
+    /// Nobody reads the output.
+    ReaderGone,
+}
+
+impl<'a> Run<'a> {
+    async fn begin(args: &'a Consume) -> Result<Self, Failure> {
+        let clock = SystemClock::new();
+        let client = args.server.connect().await?;
+        let group = args.group.as_deref();
+        let planned =
+            plan(&client, &args.topic, args.partition, args.position, group, clock.wall_ms()).await?;
+        let committer = match group {
+            Some(group) => {
+                check_forward(&args.topic, group, &planned)?;
+                Some(Committer::new(&client, group, &args.topic, &planned))
+            }
+            None => None,
+        };
+        let to_read = |at: &&Planned| args.follow || at.from < at.end;
+        let positions: Vec<_> = planned.iter().filter(to_read).map(|at| at.position(&args.topic)).collect();
+        let ends: BTreeMap<u32, i64> = if args.follow {
+            BTreeMap::new()
+        } else {
+            planned.iter().filter(to_read).map(|at| (at.partition, at.end)).collect()
+        };
+        let total: i64 = planned.iter().map(|at| at.end - at.from).sum();
+        let total = u64::try_from(total).unwrap_or_default().min(args.count.unwrap_or(u64::MAX));
+        let options = ReaderOptions {
+            skip_damaged: args.skip_damaged,
+            follow_growth: args.follow && args.partition.is_none(),
+            on_state: Some(Arc::new(|state| {
+                if let ReaderState::Lost { error, .. } = state {
+                    talk(format_args!("connection lost, trying again: {}", error.message()));
+                }
+            })),
+            ..ReaderOptions::default()
+        };
+        let subscription = client.subscribe(positions, options).await?;
+        let out = Out::new();
+        let format = Format::choose(args.format.as_ref(), out.terminal);
+        Ok(Self {
+            args,
+            out,
+            printer: Printer::new(format, out.colour, out.width()),
+            // A bar between printed lines would be in the way.
+            progress: Progress::records((!args.follow && !out.terminal).then_some(total)),
+            subscription,
+            committer,
+            ends,
+            left: args.count.unwrap_or(u64::MAX),
+            buffer: Vec::with_capacity(PIECE + PIECE / 4),
+            last_commit: clock.monotonic(),
+            clock,
+            failure: None,
+        })
+    }
+
+    async fn read(mut self) -> Result<Exit, Failure> {
+        self.printer.title(&mut self.buffer);
+        let mut interrupted = std::pin::pin!(connect::interrupted());
+        let mut stopped_by_hand = false;
+        let next = loop {
+            if self.is_done() {
+                break Next::Done;
+            }
+            // What is at hand is printed in large pieces; before waiting, what is printed is flushed and committed.
+            let at_hand = tokio::time::timeout(Duration::ZERO, self.subscription.next()).await;
+            let event = if let Ok(event) = at_hand {
+                event?
+            } else {
+                if self.flush()? == Next::ReaderGone {
+                    break Next::ReaderGone;
+                }
+                self.commit().await?;
+                tokio::select! {
+                    () = &mut interrupted => {
+                        stopped_by_hand = true;
+                        break Next::Done;
+                    }
+                    () = tokio::time::sleep(COMMIT_EVERY), if self.commit_is_due() => continue,
+                    event = self.subscription.next() => event?,
+                }
+            };
+            let next = match event {
+                None => Next::Done,
+                Some(event) => self.take(event).await?,
+            };
+            if next != Next::GoOn {
+                break next;
+            }
+        };
+        self.progress.clear();
+        if next == Next::Done && self.flush()? == Next::Done {
+            self.last_commit().await?;
+        }
+        match self.failure {
+            Some(failure) => Err(failure),
+            None if stopped_by_hand => Ok(Exit::Interrupted),
+            None => Ok(Exit::Ok),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == 0 || (!self.args.follow && self.ends.is_empty())
+    }
+
+    async fn take(&mut self, event: Event) -> Result<Next, Failure> {
+        match event {
+            Event::Records(records) => {
+                self.print(&records)?;
+                if self.buffer.len() < PIECE {
+                    return Ok(Next::GoOn);
+                }
+                let next = self.flush()?;
+                if next == Next::ReaderGone {
+                    return Ok(next);
+                }
+                if self.clock.monotonic().saturating_sub(self.last_commit) >= COMMIT_EVERY {
+                    self.commit().await?;
+                }
+            }
+            Event::CaughtUp { .. } => {}
+            Event::Failed(failed) => {
+                let failure = Failure::from(failed.error)
+                    .while_doing(format_args!("{}[{}]", failed.topic, failed.partition));
+                talk(format_args!("annals: {failure}"));
+                self.ends.remove(&failed.partition);
+                self.failure.get_or_insert(failure);
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Prints the records up to this run's end into the buffer.
+    fn print(&mut self, records: &Records) -> Result<(), Failure> {
+        for gap in records.gaps() {
+            talk(format_args!(
+                "warning: {}[{}] offsets {} to {} are {}",
+                records.topic(),
+                records.partition(),
+                gap.first_offset,
+                gap.last_offset,
+                gap_reason(gap.reason())
+            ));
+        }
+        let end = self.ends.get(&records.partition()).copied().unwrap_or(i64::MAX);
+        let end = if self.args.follow { i64::MAX } else { end };
+        let mut next_offset = records.next_offset().min(end);
+        let mut printed = 0;
+        'all: for batch in records.batches() {
+            for record in batch?.records() {
+                let record = record?;
+                if record.offset >= end {
+                    break 'all;
+                }
+                if self.left == 0 {
+                    next_offset = record.offset;
+                    break 'all;
+                }
+                self.printer.record(
+                    &mut self.buffer,
+                    &View {
+                        topic: records.topic(),
+                        partition: records.partition(),
+                        offset: record.offset,
+                        timestamp_ms: record.timestamp_ms,
+                        key: record.key,
+                        value: record.value,
+                        headers: record.headers(),
+                    },
+                );
+                self.left -= 1;
+                printed += 1;
+            }
+        }
+        self.progress.add(printed);
+        if next_offset >= end {
+            self.ends.remove(&records.partition());
+        }
+        if let Some(committer) = &mut self.committer {
+            committer.printed(records.commit_position(next_offset));
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<Next, Failure> {
+        if self.buffer.is_empty() {
+            return Ok(Next::Done);
+        }
+        let reader = self.out.write(&self.buffer)?;
+        self.buffer.clear();
+        Ok(if reader == Reader::Gone { Next::ReaderGone } else { Next::Done })
+    }
+
+    fn commit_is_due(&self) -> bool {
+        self.committer.as_ref().is_some_and(Committer::is_due)
+    }
+
+    /// Commits what is printed and flushed; what fails for now is tried again later.
+    async fn commit(&mut self) -> Result<bool, Failure> {
+        self.last_commit = self.clock.monotonic();
+        match &mut self.committer {
+            Some(committer) => committer.commit().await,
+            None => Ok(true),
+        }
+    }
+
+    async fn last_commit(&mut self) -> Result<(), Failure> {
+        for _ in 0..LAST_COMMIT_TRIES {
+            if self.commit().await? {
+                return Ok(());
+            }
+            tokio::time::sleep(COMMIT_EVERY).await;
+        }
+        Err(Failure::new(
+            Exit::Unavailable,
+            "what was printed last could not be committed: the server does not answer",
+        )
+        .next("It will be printed again: annals consume with the same group"))
+    }
+}
+
+fn gap_reason(reason: annals_client::v1::GapReason) -> &'static str {
+    use annals_client::v1::GapReason;
+    match reason {
+        GapReason::Damaged => "damaged",
+        GapReason::Removed => "removed",
+        GapReason::Lost => "lost in a power cut",
+        GapReason::Unspecified => "missing",
+    }
+}

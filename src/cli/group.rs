@@ -1,0 +1,131 @@
+//! `annals group`: where groups stand.
+
+use annals_client::v1;
+use clap::{Args, Subcommand};
+
+use super::{
+    confirm::Destroy,
+    connect::{self, ListFormat, Server},
+    exit::{Exit, Failure},
+    out::{Out, talk},
+    rows::{Cell, Rows},
+};
+
+/// See where groups stand, and delete them
+#[derive(Args, Debug)]
+pub(crate) struct Group {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Describe(Describe),
+    Delete(Delete),
+}
+
+/// List groups
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  annals group list")]
+struct List {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: ListFormat,
+}
+
+/// Show where a group stands in each partition, and how far behind
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  annals group describe billing")]
+struct Describe {
+    /// Its name
+    group: String,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: ListFormat,
+}
+
+/// Delete a group and its positions
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  annals group delete billing --dry-run")]
+struct Delete {
+    /// Its name
+    group: String,
+    #[command(flatten)]
+    destroy: Destroy,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: ListFormat,
+}
+
+pub(crate) fn run(args: &Group) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::List(args) => connect::run(list(args)),
+        Command::Describe(args) => connect::run(describe(args)),
+        Command::Delete(args) => connect::run(delete(args)),
+    }
+}
+
+async fn list(args: &List) -> Result<Exit, Failure> {
+    let groups = args.server.connect().await?.groups().await?;
+    let mut rows = Rows::new(&["group", "topics", "partitions", "last_commit_ms"]);
+    for group in groups {
+        rows.push([
+            Cell::Text(group.name),
+            Cell::List(group.topics),
+            group.committed_partitions.into(),
+            Cell::Time(group.last_commit_ms),
+        ]);
+    }
+    let out = Out::new();
+    if rows.is_empty() && out.terminal {
+        talk("no groups yet. One is made by its first commit: annals consume TOPIC -g GROUP");
+        return Ok(Exit::Ok);
+    }
+    rows.print(out, args.output.format.as_ref(), Exit::Ok)
+}
+
+const COLUMNS: &[&str] =
+    &["group", "topic", "partition", "next_offset", "lag_records", "lag_ms", "commit_time_ms"];
+
+fn positions(group: &str, offsets: &[v1::CommittedOffset]) -> Rows {
+    let mut rows = Rows::new(COLUMNS);
+    for offset in offsets {
+        rows.push([
+            group.into(),
+            offset.topic.as_str().into(),
+            offset.partition.into(),
+            offset.next_offset.into(),
+            offset.lag_records.into(),
+            Cell::Span(offset.lag_ms),
+            Cell::Time(offset.commit_time_ms),
+        ]);
+    }
+    rows
+}
+
+async fn describe(args: &Describe) -> Result<Exit, Failure> {
+    let client = args.server.connect().await?;
+    // An unknown group has no positions; ask for the group itself, so that a wrong name is said to be wrong.
+    client.group(&args.group).await?;
+    let offsets = client.offsets(&args.group, &[]).await?;
+    positions(&args.group, &offsets).print(Out::new(), args.output.format.as_ref(), Exit::Ok)
+}
+
+async fn delete(args: &Delete) -> Result<Exit, Failure> {
+    let client = args.server.connect().await?;
+    client.group(&args.group).await?;
+    let offsets = client.offsets(&args.group, &[]).await?;
+    let rows = positions(&args.group, &offsets);
+    let (out, format) = (Out::new(), args.output.format.as_ref());
+    if args.destroy.dry_run {
+        return rows.print(out, format, Exit::Differences);
+    }
+    let question = format!("Delete group \"{}\" with its {} positions, for ever?", args.group, offsets.len());
+    args.destroy.confirm(question).await?;
+    client.delete_group(&args.group).await?;
+    rows.print(out, format, Exit::Ok)
+}

@@ -1,0 +1,62 @@
+//! How far along: a bar or a count on standard error, if that is a terminal and the work lasts.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar, or nothing.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+/// Work shorter than this shows none.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+impl Progress {
+    /// Of so many bytes, or of an unknown number.
+    pub(crate) fn bytes(total: Option<u64>) -> Self {
+        let known = "{bar:30} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}  {eta} left";
+        Self::new(total, known, "{spinner} {bytes}  {binary_bytes_per_sec}  {msg}")
+    }
+
+    /// Of so many records, or of an unknown number.
+    pub(crate) fn records(total: Option<u64>) -> Self {
+        Self::new(
+            total,
+            "{bar:30} {human_pos}/{human_len} records  {per_sec}  {eta} left",
+            "{spinner} {human_pos} records  {per_sec}",
+        )
+    }
+
+    fn new(total: Option<u64>, known: &str, unknown: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+        let template = if total.is_some() { known } else { unknown };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    /// Counts on.
+    pub(crate) fn add(&self, count: u64) {
+        // Until it has lasted, nothing is drawn; what was counted before is not forgotten.
+        if self.bar.elapsed() < PATIENCE {
+            self.bar.update(|state| state.set_pos(state.pos() + count));
+        } else {
+            self.bar.inc(count);
+        }
+    }
+
+    /// Says a word beside the bar.
+    pub(crate) fn say(&self, message: impl FnOnce() -> String) {
+        if !self.bar.is_hidden() && self.bar.elapsed() >= PATIENCE {
+            self.bar.set_message(message());
+        }
+    }
+
+    /// Takes the bar away, so that lines can be printed.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
