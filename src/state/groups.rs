@@ -1,0 +1,251 @@
+//! Groups: what each has committed, by topic id and partition.
+//!
+//! Invariants: a group holds at least one position, else it is not there; `positions` is the sum over all groups.
+//! Whether a commit is allowed (not beyond the log's end, not backwards) is the broker's to decide; an entry sets
+//! what it says.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Included, Unbounded},
+};
+
+use annals_wire::{
+    ids::TopicId,
+    internal::{self, state_entry::Body},
+};
+use bytes::Bytes;
+
+use super::{Frozen, FrozenPart, topics::topic_id};
+use crate::{storage::PartitionKey, sync::Arc};
+
+/// A committed position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// First offset not processed.
+    pub next_offset: i64,
+    /// Leader epoch the committer named; 0 = none.
+    pub leader_epoch: u32,
+    /// When, milliseconds since 1970.
+    pub commit_time_ms: i64,
+    /// Caller's note.
+    pub metadata: String,
+}
+
+/// A group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Number of its last entry.
+    pub number: u64,
+    /// What it has committed.
+    pub positions: BTreeMap<PartitionKey, Committed>,
+}
+
+/// All groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    number: u64,
+    by_name: BTreeMap<Arc<str>, Arc<Group>>,
+    positions: usize,
+}
+
+/// What an image is written from.
+pub(super) type FrozenGroups = Vec<(Arc<str>, Arc<Group>)>;
+
+impl Group {
+    /// What it has committed in a topic.
+    pub fn of_topic(&self, topic: TopicId) -> impl Iterator<Item = (&PartitionKey, &Committed)> {
+        let first = PartitionKey { topic, partition: 0 };
+        let last = PartitionKey { topic, partition: u32::MAX };
+        self.positions.range(first..=last)
+    }
+}
+
+impl Groups {
+    /// Number of the last entry it has seen.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// By name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Group>> {
+        self.by_name.get(name)
+    }
+
+    /// Those with names above `after` that start with `prefix`, in order of name.
+    pub fn page<'a>(
+        &'a self,
+        after: &str,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Group>)> + use<'a> {
+        page(&self.by_name, after, prefix)
+    }
+
+    /// Names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_name.keys()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// None.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Positions of all groups.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// One entry; those that are not about groups, and those already seen, change nothing.
+    pub fn apply(&mut self, number: u64, body: &Body) {
+        if number <= self.number {
+            return;
+        }
+        match body {
+            Body::OffsetsCommitted(entry) => self.commit(number, entry),
+            Body::GroupDeleted(entry) => {
+                if let Some(group) = self.by_name.remove(entry.group.as_str()) {
+                    self.positions -= group.positions.len();
+                }
+            }
+            Body::TopicDeleted(entry) => {
+                if let Ok(id) = topic_id(&entry.topic_id) {
+                    self.forget_topic(number, id);
+                }
+            }
+            Body::TopicCreated(_) | Body::TopicChanged(_) | Body::RequestDone(_) => {}
+        }
+        self.number = number;
+    }
+
+    fn commit(&mut self, number: u64, entry: &internal::OffsetsCommitted) {
+        let mut positions = entry.positions.iter().filter_map(position).peekable();
+        if positions.peek().is_none() {
+            return;
+        }
+        let group = self.by_name.entry(Arc::from(entry.group.as_str())).or_default();
+        let group = Arc::make_mut(group);
+        let before = group.positions.len();
+        group.number = number;
+        group.positions.extend(positions);
+        self.positions += group.positions.len() - before;
+    }
+
+    fn forget_topic(&mut self, number: u64, id: TopicId) {
+        let mut forgotten = 0;
+        self.by_name.retain(|_, group| {
+            if group.of_topic(id).next().is_some() {
+                let group = Arc::make_mut(group);
+                let before = group.positions.len();
+                group.positions.retain(|key, _| key.topic != id);
+                group.number = number;
+                forgotten += before - group.positions.len();
+            }
+            !group.positions.is_empty()
+        });
+        self.positions -= forgotten;
+    }
+
+    /// Lowers what lies beyond the ends of partitions that a power cut shortened, and says so in entries.
+    pub(super) fn lower(
+        &mut self,
+        ends: &dyn Fn(PartitionKey) -> Option<i64>,
+    ) -> Vec<internal::OffsetsCommitted> {
+        let mut entries = Vec::new();
+        for (name, group) in &mut self.by_name {
+            let beyond = |(key, committed): (&PartitionKey, &Committed)| {
+                ends(*key).filter(|end| committed.next_offset > *end).map(|end| (*key, end))
+            };
+            let lowered: Vec<_> = group.positions.iter().filter_map(beyond).collect();
+            if lowered.is_empty() {
+                continue;
+            }
+            let group = Arc::make_mut(group);
+            let mut positions = Vec::with_capacity(lowered.len());
+            for (key, end) in lowered {
+                if let Some(committed) = group.positions.get_mut(&key) {
+                    committed.next_offset = end;
+                    positions.push(to_entry(key, committed));
+                }
+            }
+            entries.push(internal::OffsetsCommitted { group: name.to_string(), positions });
+        }
+        entries
+    }
+
+    /// As it is now.
+    pub fn freeze(&self) -> Frozen {
+        let groups = self.by_name.iter().map(|(name, group)| (Arc::clone(name), Arc::clone(group)));
+        Frozen { number: self.number, part: FrozenPart::Groups(groups.collect()) }
+    }
+
+    pub(super) fn thaw(number: u64, image: internal::GroupsImage) -> Result<Self, String> {
+        let mut groups = Self { number, ..Self::default() };
+        for image in image.groups {
+            let entry = image.group.ok_or("a group's image without the group")?;
+            groups.commit(image.number, &entry);
+        }
+        Ok(groups)
+    }
+
+    /// Tests call it after each step.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        assert_eq!(self.by_name.values().map(|group| group.positions.len()).sum::<usize>(), self.positions);
+        for (name, group) in &self.by_name {
+            assert!(!group.positions.is_empty(), "group {name} holds nothing");
+            assert!(group.number <= self.number, "group {name} is newer than {}", self.number);
+        }
+    }
+}
+
+/// What an entry says of a position. An id that is none is not one of ours: nothing can be committed under it.
+fn position(entry: &internal::GroupPosition) -> Option<(PartitionKey, Committed)> {
+    let key = PartitionKey { topic: topic_id(&entry.topic_id).ok()?, partition: entry.partition };
+    let committed = Committed {
+        next_offset: entry.next_offset,
+        leader_epoch: entry.leader_epoch,
+        commit_time_ms: entry.commit_time_ms,
+        metadata: entry.metadata.clone(),
+    };
+    Some((key, committed))
+}
+
+fn to_entry(key: PartitionKey, committed: &Committed) -> internal::GroupPosition {
+    internal::GroupPosition {
+        topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
+        partition: key.partition,
+        next_offset: committed.next_offset,
+        leader_epoch: committed.leader_epoch,
+        commit_time_ms: committed.commit_time_ms,
+        metadata: committed.metadata.clone(),
+    }
+}
+
+/// What follows `after` and starts with `prefix`, in order of name.
+pub(super) fn page<'a, T>(
+    by_name: &'a BTreeMap<Arc<str>, T>,
+    after: &str,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a T)> + use<'a, T> {
+    let start = match (after.is_empty(), after >= prefix) {
+        (true, _) | (_, false) => Included(prefix),
+        (false, true) => Excluded(after),
+    };
+    by_name.range::<str, _>((start, Unbounded)).take_while(move |(name, _)| name.starts_with(prefix))
+}
+
+pub(super) fn image(groups: &FrozenGroups) -> internal::GroupsImage {
+    let image = |(name, group): &(Arc<str>, Arc<Group>)| internal::GroupImage {
+        number: group.number,
+        group: Some(internal::OffsetsCommitted {
+            group: name.to_string(),
+            positions: group.positions.iter().map(|(key, committed)| to_entry(*key, committed)).collect(),
+        }),
+    };
+    internal::GroupsImage { groups: groups.iter().map(image).collect() }
+}
