@@ -1,0 +1,352 @@
+//! From a request to one batch for each partition.
+//!
+//! Every record is walked before anything of the request counts. Records that all go to one partition stay where they are,
+//! in the pieces in which the request came; only those that must be sorted into several partitions are copied, once.
+
+use annals_wire::{
+    chunks::Chunks,
+    compress,
+    header::Attributes,
+    limits::HARD_MAX_BATCH_BYTES,
+    murmur2::partition_of_hash,
+    request::{Packed, Payload, ScannedProduce},
+    v1::{Codec, Durability},
+    walk::{Malformed, Origin, Reason, RecordSpan, WalkRules, Walked, walk, walk_each},
+};
+use bytes::{Bytes, BytesMut};
+
+use super::{Error, Limits, Principal, Produce, once::Once};
+use crate::storage::Level;
+
+/// A produce whose fields make sense; its records are not looked at yet.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) topic: String,
+    pub(crate) partition: Option<u32>,
+    pub(crate) level: Option<Level>,
+    pub(crate) expected_next_offset: Option<i64>,
+    pub(crate) once: Option<Once>,
+    records_crc32: Option<u32>,
+    codec: Codec,
+    payload: Payload,
+}
+
+/// The records of a request for one partition.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) partition: u32,
+    pub(crate) payload: Chunks,
+    pub(crate) payload_len: usize,
+    pub(crate) walked: Walked,
+    /// crc32 of the payload.
+    pub(crate) crc32: u32,
+    pub(crate) attributes: Attributes,
+    /// Which of the request's records these are; empty = all.
+    pub(crate) record_indexes: Vec<u32>,
+}
+
+/// A request, sorted by partition.
+#[derive(Debug)]
+pub(crate) struct Split {
+    /// In order of partition.
+    pub(crate) parts: Vec<Part>,
+    /// How many partitions keys chose among.
+    pub(crate) partitions: u32,
+    /// Where keyless records go.
+    pub(crate) keyless_partition: u32,
+}
+
+impl Request {
+    pub(crate) fn new(call: Produce) -> Result<Self, Error> {
+        let Produce { scanned, principal } = call;
+        let level = match scanned.durability() {
+            None => return Err(Error::argument("durability", "there is no such level")),
+            Some(Durability::Unspecified) => None,
+            Some(Durability::Os) => Some(Level::Os),
+            Some(Durability::Interval) => Some(Level::Interval),
+            Some(Durability::Fsync) => Some(Level::Fsync),
+        };
+        let codec = scanned.codec().ok_or_else(|| Error::argument("codec", "there is no such codec"))?;
+        match (&scanned.payload, codec) {
+            (Payload::None, _) => {
+                return Err(Error::argument("records", "a request needs at least one record"));
+            }
+            (Payload::Records(_), Codec::Unspecified)
+            | (Payload::Compressed(_), Codec::Lz4 | Codec::Zstd) => {}
+            (Payload::Records(_), _) => return Err(Error::argument("codec", "goes with `compressed` alone")),
+            (Payload::Compressed(_), _) => {
+                return Err(Error::argument("codec", "must name the codec of `compressed`"));
+            }
+        }
+        if scanned.partition.is_none() && matches!(scanned.payload, Payload::Compressed(_)) {
+            return Err(Error::argument("partition", "`compressed` needs a partition"));
+        }
+        if scanned.partition.is_none() && scanned.expected_next_offset.is_some() {
+            return Err(Error::argument("partition", "`expected_next_offset` needs a partition"));
+        }
+        let once = once(&principal, &scanned)?;
+        Ok(Self {
+            topic: scanned.topic,
+            partition: scanned.partition,
+            level,
+            expected_next_offset: scanned.expected_next_offset,
+            once,
+            records_crc32: scanned.records_crc32,
+            codec,
+            payload: scanned.payload,
+        })
+    }
+
+    /// Checks every record and sorts them by partition, for a topic of so many partitions.
+    pub(crate) fn split(
+        &self,
+        limits: &Limits,
+        partitions: u32,
+        keyless: impl FnOnce(u64) -> u32,
+    ) -> Result<Split, Error> {
+        let (mut parts, mut keyless_partition) = (Vec::with_capacity(1), 0);
+        match (&self.payload, self.partition) {
+            (Payload::None, _) => {}
+            (Payload::Compressed(packed), partition) => {
+                parts.push(self.packed(packed, partition.unwrap_or_default(), limits)?);
+            }
+            (Payload::Records(run), Some(partition)) => parts.push(self.whole(run, partition, limits)?),
+            (Payload::Records(run), None) if partitions <= 1 => parts.push(self.whole(run, 0, limits)?),
+            (Payload::Records(run), None) => {
+                keyless_partition = keyless(run.byte_len() as u64);
+                parts = self.spread(run, partitions, keyless_partition, limits)?;
+            }
+        }
+        Ok(Split { parts, partitions, keyless_partition })
+    }
+
+    fn whole(&self, run: &Chunks, partition: u32, limits: &Limits) -> Result<Part, Error> {
+        let walked = walk(run, &rules(limits)).map_err(malformed)?;
+        self.check_crc(walked.crc32)?;
+        Ok(Part {
+            partition,
+            payload: run.clone(),
+            payload_len: run.byte_len(),
+            walked,
+            crc32: walked.crc32,
+            attributes: Attributes::default(),
+            record_indexes: Vec::new(),
+        })
+    }
+
+    fn packed(&self, packed: &Packed, partition: u32, limits: &Limits) -> Result<Part, Error> {
+        let crc32 = packed.field.crc32();
+        self.check_crc(crc32)?;
+        let most = usize::try_from(limits.max_batch_bytes).unwrap_or(usize::MAX).min(HARD_MAX_BATCH_BYTES);
+        let payload_len = packed.field.byte_len();
+        // What packing made larger than the batch limit is stored as sent, so it counts as it is, too.
+        if payload_len > most + SLACK {
+            return Err(too_large(payload_len as u64, most as u64, "bytes"));
+        }
+        let run = compress::unpack(self.codec, &packed.content(), most).map_err(|error| match error {
+            compress::UnpackError::TooLarge { .. } => too_large(most as u64 + 1, most as u64, "bytes"),
+            other => Error::Malformed { field: "compressed".into(), why: other.to_string() },
+        })?;
+        let walked = walk(&[run], &rules(limits)).map_err(malformed)?;
+        if walked.record_count == 0 {
+            return Err(Error::argument("compressed", "a request needs at least one record"));
+        }
+        Ok(Part {
+            partition,
+            payload: packed.field.clone(),
+            payload_len,
+            walked,
+            crc32,
+            attributes: Attributes::default().with_codec(self.codec),
+            record_indexes: Vec::new(),
+        })
+    }
+
+    fn spread(
+        &self,
+        run: &Chunks,
+        partitions: u32,
+        keyless: u32,
+        limits: &Limits,
+    ) -> Result<Vec<Part>, Error> {
+        let mut sorter = Sorter::new(run, partitions);
+        let rules =
+            WalkRules { max_record_bytes: rules(limits).max_record_bytes, ..WalkRules::CLIENT_SPREAD };
+        let walked = walk_each(run, &rules, |span| {
+            let partition = span.key_hash.map_or(keyless, |hash| partition_of_hash(hash, partitions));
+            sorter.put(&span, partition);
+        })
+        .map_err(malformed)?;
+        self.check_crc(walked.crc32)?;
+        match sorter.finish() {
+            Sorted::One(partition) => self.whole(run, partition, limits).map(|part| vec![part]),
+            Sorted::Several(bins) => bins.into_iter().map(|bin| bin.part(limits)).collect(),
+        }
+    }
+
+    fn check_crc(&self, computed: u32) -> Result<(), Error> {
+        match self.records_crc32 {
+            Some(sent) if sent != computed => Err(Error::Malformed {
+                field: "records_crc32".into(),
+                why: format!("{sent:#010x} was sent, the bytes that came have {computed:#010x}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What framing a packed payload may add to the batch limit.
+const SLACK: usize = 64 * 1024;
+
+fn once(principal: &Principal, scanned: &ScannedProduce) -> Result<Option<Once>, Error> {
+    if scanned.request_id.is_empty() {
+        return Ok(None);
+    }
+    let (kind, crc32, len) = match &scanned.payload {
+        Payload::None => (0, 0, 0),
+        Payload::Records(run) => (1, run.crc32(), run.byte_len()),
+        Payload::Compressed(packed) => (2, packed.field.crc32(), packed.field.byte_len()),
+    };
+    let fields = format!(
+        "{kind} {crc32} {len} {:?} {} {:?} {}",
+        scanned.partition, scanned.durability_number, scanned.expected_next_offset, scanned.codec_number
+    );
+    Once::new(principal, &scanned.request_id, &[b"produce", scanned.topic.as_bytes(), fields.as_bytes()])
+}
+
+fn rules(limits: &Limits) -> WalkRules {
+    let size = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    WalkRules {
+        max_record_bytes: size(limits.max_record_bytes),
+        max_run_bytes: size(limits.max_batch_bytes),
+        max_records: limits.max_batch_records,
+        origin: Origin::Client,
+    }
+}
+
+fn too_large(size: u64, limit: u64, what: &'static str) -> Error {
+    Error::BatchTooLarge { size, limit, what }
+}
+
+fn malformed(fault: Malformed) -> Error {
+    match fault.reason {
+        Reason::RecordTooLarge { size, limit } => Error::RecordTooLarge { size, limit },
+        Reason::RunTooLarge { size, limit } => too_large(size, limit, "bytes"),
+        Reason::TooManyRecords { limit } => too_large(u64::from(limit) + 1, limit.into(), "records"),
+        _ => Error::Malformed { field: format!("records[{}]", fault.record), why: fault.to_string() },
+    }
+}
+
+/// Sorts records by partition. Copies nothing as long as all go to one.
+struct Sorter<'a> {
+    run: &'a [Bytes],
+    first: Option<u32>,
+    bins: Vec<Option<Bin>>,
+    copier: Copier<'a>,
+}
+
+/// Records of one partition.
+#[derive(Debug)]
+struct Bin {
+    partition: u32,
+    run: BytesMut,
+    indexes: Vec<u32>,
+}
+
+enum Sorted {
+    One(u32),
+    Several(Vec<Bin>),
+}
+
+impl<'a> Sorter<'a> {
+    fn new(run: &'a [Bytes], partitions: u32) -> Self {
+        let mut bins = Vec::new();
+        bins.resize_with(usize::try_from(partitions).unwrap_or(0), || None);
+        Self { run, first: None, bins, copier: Copier::new(run) }
+    }
+
+    fn put(&mut self, span: &RecordSpan, partition: u32) {
+        match self.first {
+            None => self.first = Some(partition),
+            Some(first) if first == partition && self.copier.position == 0 => {}
+            Some(first) => {
+                if self.copier.position == 0 {
+                    // The first record for another partition: everything before it went to one.
+                    let copier = &mut self.copier;
+                    if let Some(bin) = bin(&mut self.bins, self.run, first) {
+                        copier.copy(span.start, &mut bin.run);
+                        bin.indexes.extend(0..span.index);
+                    }
+                }
+                if let Some(bin) = bin(&mut self.bins, self.run, partition) {
+                    self.copier.copy(span.len, &mut bin.run);
+                    bin.indexes.push(span.index);
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> Sorted {
+        if self.copier.position == 0 {
+            return Sorted::One(self.first.unwrap_or(0));
+        }
+        Sorted::Several(self.bins.into_iter().flatten().collect())
+    }
+}
+
+fn bin<'b>(bins: &'b mut [Option<Bin>], run: &[Bytes], partition: u32) -> Option<&'b mut Bin> {
+    // A fair share to begin with; a bin grows where keys are not spread evenly.
+    let share = || run.iter().map(Bytes::len).sum::<usize>();
+    let fair = bins.len().max(1);
+    let slot = bins.get_mut(usize::try_from(partition).ok()?)?;
+    Some(slot.get_or_insert_with(|| Bin {
+        partition,
+        run: BytesMut::with_capacity(share() / fair),
+        indexes: Vec::new(),
+    }))
+}
+
+impl Bin {
+    fn part(self, limits: &Limits) -> Result<Part, Error> {
+        let payload = Chunks::from(self.run.freeze());
+        let walked = walk(&payload, &rules(limits)).map_err(malformed)?;
+        Ok(Part {
+            partition: self.partition,
+            payload_len: payload.byte_len(),
+            payload,
+            walked,
+            crc32: walked.crc32,
+            attributes: Attributes::default(),
+            record_indexes: self.indexes,
+        })
+    }
+}
+
+/// Copies a run in pieces, front to back.
+struct Copier<'a> {
+    rest: &'a [u8],
+    next: std::slice::Iter<'a, Bytes>,
+    /// Bytes copied so far.
+    position: usize,
+}
+
+impl<'a> Copier<'a> {
+    fn new(run: &'a [Bytes]) -> Self {
+        Self { rest: &[], next: run.iter(), position: 0 }
+    }
+
+    fn copy(&mut self, mut len: usize, to: &mut BytesMut) {
+        self.position += len;
+        while len > 0 {
+            if self.rest.is_empty() {
+                let Some(piece) = self.next.next() else { return };
+                self.rest = piece;
+                continue;
+            }
+            let (taken, rest) = self.rest.split_at(len.min(self.rest.len()));
+            to.extend_from_slice(taken);
+            self.rest = rest;
+            len -= taken.len();
+        }
+    }
+}

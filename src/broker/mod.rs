@@ -1,0 +1,224 @@
+//! The meaning of produce, fetch and commit.
+//!
+//! The broker decides; [`storage`](crate::storage) orders and keeps; [`state`](crate::state) is the truth that is not
+//! records. Doors translate between [`types`] and their protocol and do nothing else.
+//!
+//! ```text
+//!   produce --> checks, partitions (gather) --> room --> storage.append ----> ack when durable
+//!   commit, create, delete --> room --> lock, decide, storage.submit, apply --> answer when durable
+//!   fetch, subscribe --> position --> partition.read --> trimmed slices; waiters when there is nothing
+//! ```
+//!
+//! Rules of the room:
+//!
+//! 1. **Decide, enqueue and apply under the same locks**, so the order of the journal is the order in which the state
+//!    changed. Every object keeps the number of its last entry, and an answer, a refusal, a duplicate or an event waits
+//!    until the highest entry it read is durable.
+//! 2. **Room in the journal comes before the first lock** and nobody waits under one. Order of locks: requests, groups,
+//!    topics, then (inside storage) partitions ascending.
+//! 3. **Topics are looked up without a lock** ([`catalog`]). A topic can be deleted between look-up and append; storage
+//!    refuses the append then, and the call starts over.
+//! 4. **No wake-up is missed** ([`waiters`]): ask the version, look, register with that version.
+//! 5. A call that is dropped half-way leaves nothing behind: what is not appended gives its room back, what is appended
+//!    stays, registrations end with their reader.
+//! 6. Everything that clients could make grow is bounded by [`Limits`].
+
+mod catalog;
+mod config;
+mod error;
+mod fetch;
+mod gather;
+mod groups;
+mod inbox;
+mod nearest;
+mod offsets;
+mod once;
+mod page;
+mod position;
+mod produce;
+mod read;
+mod settle;
+mod subscribe;
+mod topics;
+mod types;
+mod waiters;
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use config::{Config, Limits, TopicDefaults};
+pub use error::Error;
+pub use produce::PendingAck;
+pub use subscribe::Subscription;
+pub use types::*;
+
+use crate::{
+    clock::Clock,
+    state::{Groups, Requests, State, Topics},
+    storage::{Disk, OpenError, Options, Report, Runner, Section, Storage},
+    sync::{Arc, AtomicUsize, Mutex, Ordering},
+};
+use catalog::Catalog;
+
+/// When to come back after a refusal that heals by itself.
+const RETRY_SOON: Duration = Duration::from_millis(200);
+/// When to come back if the disk is full.
+const RETRY_FULL: Duration = Duration::from_secs(1);
+
+/// The state, each part behind a lock of its own. Locked in this order.
+#[derive(Debug)]
+struct Truth {
+    requests: Mutex<Requests>,
+    groups: Mutex<Groups>,
+    topics: Mutex<Topics>,
+}
+
+impl Truth {
+    /// For a snapshot: one part after the other, each locked only as long as it takes to clone pointers.
+    fn capture(&self) -> Vec<Section> {
+        let requests = self.requests.lock().freeze();
+        let groups = self.groups.lock().freeze();
+        let topics = self.topics.lock().freeze();
+        [requests, groups, topics].into_iter().map(crate::state::Frozen::section).collect()
+    }
+}
+
+/// All there is between the doors and the disk.
+#[derive(Debug)]
+pub struct Broker {
+    storage: Arc<Storage>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    truth: Arc<Truth>,
+    catalog: Catalog,
+    /// Set once, with the time streams have left.
+    drain: watch::Sender<Option<Duration>>,
+    /// Reads that may wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A broker whose storage commits.
+#[derive(Debug)]
+pub struct Running {
+    broker: Arc<Broker>,
+    runner: Runner,
+}
+
+impl Running {
+    /// Ends it: what was taken is committed, the last snapshot written. Blocks.
+    pub fn stop(self) {
+        self.broker.drain(Duration::ZERO);
+        self.runner.stop();
+    }
+}
+
+impl Broker {
+    /// Recovers what `disk` holds. Nothing is committed, so no call is answered, before [`Broker::start`].
+    ///
+    /// # Errors
+    /// Why the directory cannot be served; nothing was written then.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+        config: Config,
+    ) -> Result<(Arc<Self>, Report), OpenError> {
+        let mut state = State::default();
+        let (storage, report) = Storage::open(disk, Arc::clone(&clock), options, &mut state)?;
+        let broker = Self {
+            catalog: Catalog::new(&state.topics, &storage),
+            storage,
+            clock,
+            config,
+            truth: Arc::new(Truth {
+                requests: Mutex::new(state.requests),
+                groups: Mutex::new(state.groups),
+                topics: Mutex::new(state.topics),
+            }),
+            drain: watch::Sender::new(None),
+            waiting: Arc::default(),
+        };
+        Ok((Arc::new(broker), report))
+    }
+
+    /// Starts the storage's threads.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn start(self: &Arc<Self>) -> std::io::Result<Running> {
+        let truth = Arc::clone(&self.truth);
+        let runner = self.storage.start(Arc::new(move || truth.capture()))?;
+        Ok(Running { broker: Arc::clone(self), runner })
+    }
+
+    /// Bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// Identity of the cluster, 16 bytes.
+    pub fn cluster_id(&self) -> [u8; 16] {
+        self.storage.cluster_id()
+    }
+
+    /// From now on produce answers SHUTTING_DOWN, long polls end early, and subscriptions say
+    /// [`SubEvent::Drain`] once. Commits and reads go on. Only the first call counts.
+    pub fn drain(&self, deadline: Duration) {
+        self.drain.send_if_modified(|drain| {
+            let first = drain.is_none();
+            if first {
+                *drain = Some(deadline);
+            }
+            first
+        });
+    }
+
+    /// Whether [`Broker::drain`] was called.
+    pub fn draining(&self) -> bool {
+        self.drain.borrow().is_some()
+    }
+
+    /// How it is.
+    pub fn health(&self) -> Health {
+        if let Some(reason) = self.storage.failure() {
+            return Health::Failed { reason: reason.to_owned() };
+        }
+        if self.draining() {
+            return Health::Draining;
+        }
+        let mut reasons = Vec::new();
+        for topic in self.catalog.all() {
+            for lane in &topic.lanes {
+                let place = || format!("{}[{}]", topic.name(), lane.partition.key().partition);
+                if let Some(why) = lane.partition.closed_because() {
+                    reasons.push(format!("{} cannot be read: {why}", place()));
+                } else if lane.partition.is_fenced() {
+                    reasons.push(format!("{} takes no more records until a restart", place()));
+                }
+            }
+        }
+        if reasons.is_empty() { Health::Serving } else { Health::Degraded { reasons } }
+    }
+
+    /// Counts a read that may wait, as long as the guard lives.
+    fn enter_waiting(&self) -> Result<WaitingGuard, Error> {
+        let limit = self.config.limits.max_waiting;
+        let guard = WaitingGuard(Arc::clone(&self.waiting));
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        if before >= usize::try_from(limit).unwrap_or(usize::MAX) {
+            return Err(Error::Throttled { retry_delay: RETRY_SOON });
+        }
+        Ok(guard)
+    }
+}
+
+/// A place among the reads that may wait.
+#[derive(Debug)]
+struct WaitingGuard(Arc<AtomicUsize>);
+
+impl Drop for WaitingGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,280 @@
+//! One read of one partition: from stored batches to a slice as a reader is to get it.
+//!
+//! The bytes are the file's own. Only two things are ever made anew: the header of a first batch that began before the
+//! offset asked for (the batch is cut at a record), and batches in a codec that the reader does not unpack.
+
+use annals_wire::{
+    compress,
+    header::{self, Attributes, BATCH_LEAD_LEN, BATCH_PREFIX_LEN, BatchHeader},
+    limits::{HARD_MAX_BATCH_BYTES, MAX_GAPS_PER_SLICE},
+    slice as wire, trim,
+    v1::Codec,
+};
+use bytes::Bytes;
+
+use super::{
+    CodecSet, Error, Slice,
+    catalog::{Lane, Topic},
+};
+use crate::{
+    storage::{Gap, Read, ReadError},
+    sync::Arc,
+};
+
+/// How to read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadRules {
+    pub(crate) accept: CodecSet,
+    pub(crate) skip_damaged: bool,
+}
+
+impl CodecSet {
+    fn accepts(self, attributes: Attributes) -> bool {
+        match attributes.codec() {
+            Some(Codec::Unspecified) => true,
+            Some(Codec::Lz4) => self.lz4,
+            Some(Codec::Zstd) => self.zstd,
+            None => false,
+        }
+    }
+}
+
+/// Reads at most `max_bytes`, unless the first batch alone is larger. An empty slice = the offset is the high watermark.
+pub(crate) fn read(
+    topic: &Topic,
+    lane: &Lane,
+    from: i64,
+    max_bytes: usize,
+    rules: ReadRules,
+) -> Result<Slice, Error> {
+    let failed = |error| read_error(topic, lane, from, error);
+    let mut budget = max_bytes;
+    let mut read = lane.partition.read(from, budget, rules.skip_damaged).map_err(failed)?;
+    merge(&mut read.gaps);
+    while read.gaps.len() > MAX_GAPS_PER_SLICE && budget > 1 {
+        budget /= 8;
+        read = lane.partition.read(from, budget, rules.skip_damaged).map_err(failed)?;
+        merge(&mut read.gaps);
+    }
+    let mut slice =
+        Builder { lane, rules, budget, from, bytes: 0, out: Vec::with_capacity(read.batches.len() + 2) };
+    let next_offset = slice.take(&read).map_err(|damage| damage.at(topic, lane))?;
+    let batches = slice.out;
+    read.gaps.retain(|gap| gap.first < next_offset);
+    Ok(Slice { next_offset, gaps: read.gaps, batches, ..empty(topic, lane, from) })
+}
+
+/// A slice without batches, where nothing is to be read but the reader wants to know where it stands.
+pub(crate) fn standing(topic: &Topic, lane: &Lane, from: i64) -> Result<Slice, Error> {
+    let slice = empty(topic, lane, from);
+    let (log_start, high_watermark) = (slice.log_start_offset, slice.high_watermark);
+    if lane.partition.is_removed() {
+        return Err(read_error(topic, lane, from, ReadError::Removed));
+    }
+    if from < log_start {
+        return Err(read_error(topic, lane, from, ReadError::Truncated { log_start }));
+    }
+    if from > high_watermark {
+        return Err(read_error(topic, lane, from, ReadError::Ahead { high_watermark }));
+    }
+    Ok(slice)
+}
+
+/// The bounds are taken after what was read: the high watermark never lies below it.
+fn empty(topic: &Topic, lane: &Lane, from: i64) -> Slice {
+    let bounds = lane.partition.bounds();
+    Slice {
+        topic: Arc::clone(topic.name()),
+        topic_id: topic.id(),
+        partition: lane.partition.key().partition,
+        high_watermark: bounds.high_watermark,
+        log_start_offset: bounds.log_start,
+        next_offset: from,
+        start_offset: from,
+        leader_epoch: bounds.leader_epoch,
+        gaps: Vec::new(),
+        batches: Vec::new(),
+    }
+}
+
+/// Gaps that follow each other are one.
+fn merge(gaps: &mut Vec<Gap>) {
+    gaps.dedup_by(|next, kept| {
+        let follows = kept.reason == next.reason && kept.last.checked_add(1) == Some(next.first);
+        if follows {
+            kept.last = next.last;
+        }
+        follows
+    });
+}
+
+/// A stored batch that is not what its header says, although its checksums hold.
+#[derive(Debug)]
+struct Damage {
+    first: i64,
+    last: i64,
+}
+
+impl Damage {
+    fn at(&self, topic: &Topic, lane: &Lane) -> Error {
+        Error::CorruptData {
+            topic: topic.name().to_string(),
+            partition: lane.partition.key().partition,
+            first: self.first,
+            last: self.last,
+        }
+    }
+}
+
+struct Builder<'a> {
+    lane: &'a Lane,
+    rules: ReadRules,
+    budget: usize,
+    from: i64,
+    bytes: usize,
+    out: Vec<Bytes>,
+}
+
+impl Builder<'_> {
+    /// Takes what was read, as far as the budget goes, and returns where to read on.
+    fn take(&mut self, read: &Read) -> Result<i64, Damage> {
+        let trims = read.first_base < self.from;
+        if !trims && !read.compressed {
+            self.out.extend_from_slice(&read.batches);
+            return Ok(read.next_offset);
+        }
+        let mut first = trims;
+        for run in &read.batches {
+            let mut rest = run.clone();
+            while !rest.is_empty() {
+                if !first && !read.compressed {
+                    self.push(rest);
+                    break;
+                }
+                let batch = self.split_batch(&mut rest)?;
+                if !self.batch(&batch, std::mem::take(&mut first))? {
+                    return Ok(batch.header.base_offset);
+                }
+            }
+        }
+        Ok(read.next_offset)
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.out.push(bytes);
+    }
+
+    /// Cuts the first batch off a run.
+    fn split_batch(&self, run: &mut Bytes) -> Result<Batch, Damage> {
+        let damage = Damage { first: self.from, last: self.from };
+        let Ok(decoded) = header::decode(run) else { return Err(damage) };
+        if decoded.batch_len > run.len() {
+            return Err(damage);
+        }
+        Ok(Batch { header: decoded.header, bytes: run.split_to(decoded.batch_len) })
+    }
+
+    /// Takes a batch, cut or unpacked as need be; false = it would be too much.
+    fn batch(&mut self, batch: &Batch, cut: bool) -> Result<bool, Damage> {
+        let plain = batch.header.attributes.codec() == Some(Codec::Unspecified);
+        let as_it_is = self.rules.accept.accepts(batch.header.attributes) && (plain || !cut);
+        let pieces = match (as_it_is, cut) {
+            (true, false) => [batch.bytes.clone(), Bytes::new()],
+            (true, true) => self.cut(batch, &batch.header, &batch.payload())?,
+            (false, _) => {
+                let unpacked = self.unpacked(batch)?;
+                if cut {
+                    self.cut(batch, &unpacked.header, &unpacked.payload)?
+                } else {
+                    [Bytes::copy_from_slice(&unpacked.prefix), unpacked.payload]
+                }
+            }
+        };
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        if self.bytes > 0 && self.bytes + len > self.budget {
+            return Ok(false);
+        }
+        pieces.into_iter().filter(|piece| !piece.is_empty()).for_each(|piece| self.push(piece));
+        Ok(true)
+    }
+
+    fn unpacked(&self, batch: &Batch) -> Result<compress::PlainBatch, Damage> {
+        let key = self.lane.partition.key();
+        compress::unpack_batch(
+            &batch.header,
+            &batch.payload(),
+            &key.topic,
+            key.partition,
+            HARD_MAX_BATCH_BYTES,
+        )
+        .map_err(|_| batch.damage())
+    }
+
+    fn cut(&self, batch: &Batch, header: &BatchHeader, payload: &Bytes) -> Result<[Bytes; 2], Damage> {
+        let key = self.lane.partition.key();
+        let trimmed =
+            trim::trim(header, payload, &key.topic, key.partition, self.from).map_err(|_| batch.damage())?;
+        Ok([Bytes::copy_from_slice(&trimmed.prefix), payload.slice(trimmed.skip.min(payload.len())..)])
+    }
+}
+
+/// A whole stored batch.
+struct Batch {
+    header: BatchHeader,
+    bytes: Bytes,
+}
+
+impl Batch {
+    fn payload(&self) -> Bytes {
+        self.bytes.slice(BATCH_PREFIX_LEN.min(self.bytes.len())..)
+    }
+
+    fn damage(&self) -> Damage {
+        let first = self.header.base_offset;
+        Damage { first, last: self.header.last_offset().unwrap_or(first) }
+    }
+}
+
+/// First offset in a run of stored batches whose record has this time or a later one; looks at the first batch only.
+pub(crate) fn first_at_time(run: &Bytes, timestamp_ms: i64) -> Option<i64> {
+    let decoded = header::decode(run).ok()?;
+    let body = decoded.batch_len.min(run.len());
+    let batch = wire::Batch::parse(run.slice(BATCH_LEAD_LEN.min(body)..body)).ok()?.unpacked().ok()?;
+    let mut records = batch.records().ok()?;
+    records
+        .find_map(|record| record.ok().filter(|record| record.timestamp_ms >= timestamp_ms))
+        .map(|record| record.offset)
+}
+
+/// What a failed read of a partition means to a caller.
+pub(crate) fn read_error(topic: &Topic, lane: &Lane, requested: i64, error: ReadError) -> Error {
+    let partition = lane.partition.key().partition;
+    let topic = topic.name().to_string();
+    match error {
+        ReadError::Truncated { log_start } => {
+            Error::OffsetTruncated { topic, partition, requested, earliest: log_start }
+        }
+        ReadError::Ahead { high_watermark } => {
+            Error::OffsetAhead { topic, partition, requested, next: high_watermark }
+        }
+        ReadError::Damaged { first, last } => Error::CorruptData { topic, partition, first, last },
+        ReadError::Removed => Error::TopicNotFound { topic, did_you_mean: None },
+        ReadError::Io(error) => Error::ReadFailed { topic, partition, why: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::GapReason;
+
+    #[test]
+    fn neighbouring_gaps_are_one() {
+        let gap = |first, last, reason| Gap { first, last, reason };
+        let (damaged, lost) = (GapReason::Damaged, GapReason::Lost);
+        let mut gaps = vec![gap(0, 4, damaged), gap(5, 9, damaged), gap(10, 11, lost), gap(13, 13, lost)];
+        merge(&mut gaps);
+        assert_eq!(gaps, [gap(0, 9, damaged), gap(10, 11, lost), gap(13, 13, lost)]);
+    }
+}
