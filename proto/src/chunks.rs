@@ -1,11 +1,11 @@
 //! Bytes in several pieces, as a network delivers them.
 //!
 //! A request body arrives in frames. Putting them together would copy every record once more, so everything that reads
-//! a request reads it in pieces: [`Cursor`] walks over the seams, [`Chunks`] is a part of such a body that shares its memory.
+//! a request reads it in pieces: a cursor walks over the seams, [`Chunks`] is a part of such a body that shares its memory.
 
 use std::ops::{Deref, Range};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// Part of a body in pieces, sharing the body's memory. No piece is empty.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +25,7 @@ impl Chunks {
     }
 
     /// Appends the bytes `range` of `chunks`, as far as there are any.
-    pub(crate) fn push_cut(&mut self, chunks: &[Bytes], range: Range<usize>) {
+    fn push_cut(&mut self, chunks: &[Bytes], range: Range<usize>) {
         let mut begin = 0;
         for chunk in chunks {
             let end = begin + chunk.len();
@@ -61,7 +61,9 @@ impl Chunks {
             [one] => one.clone(),
             several => {
                 let mut out = BytesMut::with_capacity(self.byte_len());
-                several.iter().for_each(|chunk| out.put_slice(chunk));
+                for chunk in several {
+                    out.put_slice(chunk);
+                }
                 out.freeze()
             }
         }
@@ -82,15 +84,115 @@ impl From<Bytes> for Chunks {
     }
 }
 
+/// A body as it arrives: large pieces are kept as they are, small ones are put together, so that a sender of tiny frames costs no
+/// more than the bytes it sends.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    pieces: Vec<Bytes>,
+    small: BytesMut,
+    len: usize,
+}
+
+impl Arriving {
+    /// Pieces below this are copied.
+    const SMALL: usize = 1024;
+
+    /// Takes the next piece.
+    pub fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        if piece.len() < Self::SMALL {
+            self.small.put_slice(&piece);
+        } else {
+            self.settle();
+            self.pieces.push(piece);
+        }
+    }
+
+    /// Bytes so far.
+    pub fn byte_len(&self) -> usize {
+        self.len
+    }
+
+    /// All of it.
+    pub fn finish(mut self) -> Chunks {
+        self.settle();
+        Chunks(self.pieces)
+    }
+
+    fn settle(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+    }
+}
+
+/// Parts of a body put one behind the other: shared while they are few, as they are in every honest body, copied once they are many, so
+/// that thousands of tiny parts cost no more than their bytes.
+pub(crate) struct Parts<'a> {
+    body: &'a [Bytes],
+    ranges: Vec<Range<usize>>,
+    /// Where it copies from and to, once it copies.
+    copy: Option<(Cursor<'a>, BytesMut)>,
+}
+
+impl<'a> Parts<'a> {
+    const MOST_SHARED: usize = 4;
+
+    pub(crate) fn new(body: &'a [Bytes]) -> Self {
+        Self { body, ranges: Vec::new(), copy: None }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Takes the next part, which lies behind those before it. One that follows the last immediately is one with it.
+    pub(crate) fn push(&mut self, range: Range<usize>) {
+        if let Some((cursor, out)) = &mut self.copy {
+            let _ = copy(cursor, &range, out);
+            return;
+        }
+        if let Some(last) = self.ranges.last_mut()
+            && last.end == range.start
+        {
+            last.end = range.end;
+            return;
+        }
+        self.ranges.push(range);
+        if self.ranges.len() > Self::MOST_SHARED {
+            let (mut cursor, mut out) = (Cursor::new(self.body), BytesMut::new());
+            for range in &self.ranges {
+                let _ = copy(&mut cursor, range, &mut out);
+            }
+            self.copy = Some((cursor, out));
+        }
+    }
+
+    pub(crate) fn finish(self) -> Chunks {
+        if let Some((_, out)) = self.copy {
+            return out.freeze().into();
+        }
+        let mut out = Chunks::default();
+        for range in self.ranges {
+            out.push_cut(self.body, range);
+        }
+        out
+    }
+}
+
+/// Copies `range`, which lies not before the cursor; `None` if it goes beyond the end.
+fn copy(cursor: &mut Cursor<'_>, range: &Range<usize>, out: &mut BytesMut) -> Option<()> {
+    cursor.skip(range.start.saturating_sub(cursor.pos()))?;
+    cursor.pieces(range.end.saturating_sub(cursor.pos()), |piece| out.put_slice(piece))
+}
+
 /// Copies `ranges` of `chunks`, which must ascend, into one piece: the records of one partition out of a request for several.
 /// What lies outside of `chunks` is left out.
 pub fn gather(chunks: &[Bytes], ranges: impl IntoIterator<Item = Range<usize>>) -> Bytes {
     let mut out = BytesMut::new();
     let mut cursor = Cursor::new(chunks);
     for range in ranges {
-        let skipped = cursor.skip(range.start.saturating_sub(cursor.pos()));
-        let copied = cursor.pieces(range.end.saturating_sub(cursor.pos()), |piece| out.put_slice(piece));
-        if skipped.is_none() || copied.is_none() {
+        if copy(&mut cursor, &range, &mut out).is_none() {
             break;
         }
     }
@@ -106,11 +208,13 @@ pub(crate) struct Cursor<'a> {
     next: std::slice::Iter<'a, Bytes>,
     /// Bytes before it.
     pos: usize,
+    /// Bytes before it and after it.
+    len: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(chunks: &'a [Bytes]) -> Self {
-        Self { rest: &[], next: chunks.iter(), pos: 0 }
+        Self { rest: &[], next: chunks.iter(), pos: 0, len: chunks.iter().map(Bytes::len).sum() }
     }
 
     /// Bytes before the cursor.
@@ -185,14 +289,14 @@ impl<'a> Cursor<'a> {
 
     /// Bytes left, from here to the end.
     pub(crate) fn remaining(&self) -> usize {
-        self.rest.remaining() + self.next.as_slice().iter().map(Bytes::len).sum::<usize>()
+        self.len - self.pos
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::split;
+    use crate::testing::{any_cuts, split};
     use proptest::prelude::*;
 
     #[test]
@@ -206,7 +310,39 @@ mod tests {
         assert_eq!((cursor.pos(), cursor.byte()), (3, None));
     }
 
+    #[test]
+    fn tiny_pieces_are_put_together() {
+        let mut arriving = Arriving::default();
+        for _ in 0..100_000 {
+            arriving.push(Bytes::from_static(b"x"));
+        }
+        let large = Bytes::from(vec![b'y'; 5000]);
+        arriving.push(large.clone());
+        arriving.push(Bytes::new());
+        arriving.push(Bytes::from_static(b"z"));
+        assert_eq!(arriving.byte_len(), 105_001);
+        let chunks = arriving.finish();
+        assert_eq!(chunks.iter().map(Bytes::len).collect::<Vec<_>>(), [100_000, 5000, 1]);
+        assert_eq!(chunks[1].as_ptr(), large.as_ptr());
+    }
+
     proptest! {
+        #[test]
+        fn parts_are_their_ranges(
+            bytes: Vec<u8>, cuts in any_cuts(), steps in proptest::collection::vec((0_usize..3, 0_usize..9), 0..20),
+        ) {
+            let chunks = split(&bytes, &cuts);
+            let mut parts = Parts::new(&chunks);
+            let (mut want, mut at) = (Vec::new(), 0);
+            for (gap, len) in steps {
+                let range = (at + gap).min(bytes.len())..(at + gap + len).min(bytes.len());
+                want.extend_from_slice(&bytes[range.clone()]);
+                at = range.end;
+                parts.push(range);
+            }
+            prop_assert_eq!(parts.finish().to_bytes(), want);
+        }
+
         #[test]
         fn cuts_are_slices(bytes: Vec<u8>, cuts in proptest::collection::vec(0_usize..9, 0..9), from in 0_usize..99, len in 0_usize..99) {
             let chunks = split(&bytes, &cuts);

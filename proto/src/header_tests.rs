@@ -11,7 +11,7 @@ pub(crate) fn any_header() -> impl Strategy<Value = BatchHeader> {
     let second = (any::<i64>(), any::<u32>(), any::<u32>(), any::<u32>());
     (first, second).prop_map(
         |((base_offset, delta, leader_epoch, flags, append, max), (id, epoch, sequence, crc))| {
-            let attributes = Attributes(flags << 3 & 0b11_1000 | flags % 3);
+            let attributes = Attributes(((flags << 3) & 0b11_1000) | (flags % 3));
             BatchHeader {
                 base_offset,
                 last_offset_delta: delta,

@@ -20,7 +20,7 @@
 //! | [`request`] | finds the records in the body of a produce call without decoding them |
 //! | [`walk`](mod@walk) | checks every record of a run, in place |
 //! | [`builder`] | encodes a run, for clients |
-//! | [`slice`] | reads and writes fetch bodies |
+//! | [`slice`](mod@slice) | reads and writes fetch bodies |
 //! | [`trim`], [`compress`] | what may change in a batch between disk and wire |
 //! | [`murmur2`] | which partition a key belongs to |
 //!

@@ -9,7 +9,7 @@
 //! [`scan`] takes the body in the pieces in which it came. It reads every field as a stock decoder would (any order, the last of
 //! a field that came twice, unknown fields skipped) but a record is only stepped over: its bytes, tag and length included, go to
 //! the log as they are. The records lie in one run at the end, as every known serialiser writes them; should there be
-//! several runs, their pieces follow each other, still uncopied. What a record holds is for [`crate::walk`] to judge.
+//! several runs, they are put one behind the other (copied only if they are many). What a record holds is for [`crate::walk`] to judge.
 //!
 //! A `ProduceStreamRequest` is field 1 around a `ProduceRequest`. If it came twice a stock decoder would merge the two, and
 //! merging messages is decoding their bytes one after the other: so that is what happens.
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes};
 
-use crate::chunks::{Chunks, Cursor};
+use crate::chunks::{Chunks, Cursor, Parts};
 use crate::v1::{Codec, Durability};
 use crate::varint;
 use crate::walk::whole_record;
@@ -126,7 +126,7 @@ pub enum ScanReason {
 /// If it is not one. Whether its values make sense is not asked here.
 pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
     let mut out = ScannedProduce::default();
-    let mut found = Found::default();
+    let mut found = Found { runs: Parts::new(body), packed: None };
     let mut cursor = Cursor::new(body);
     while !cursor.rest().is_empty() {
         let at = cursor.pos();
@@ -141,26 +141,23 @@ pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
 /// # Errors
 /// If it is not one, or holds nothing.
 pub fn scan_stream(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
-    let mut inner = Chunks::default();
-    let mut seen = false;
+    let mut inner = Parts::new(body);
     let mut cursor = Cursor::new(body);
     while !cursor.rest().is_empty() {
         let at = cursor.pos();
         let fault = |reason| ScanError { at, reason };
         match tag(&mut cursor).map_err(fault)? {
             (1, LEN) => {
-                let range = delimited(&mut cursor).map_err(fault)?;
-                inner.push_cut(body, range);
-                seen = true;
+                inner.push(delimited(&mut cursor).map_err(fault)?);
             }
             (1, _) => return Err(fault(ScanReason::WireType(1))),
             (number, wire) => skip(&mut cursor, number, wire).map_err(fault)?,
         }
     }
-    if !seen {
+    if inner.is_empty() {
         return Err(ScanError { at: 0, reason: ScanReason::NoAppend });
     }
-    scan(&inner)
+    scan(&inner.finish())
 }
 
 const VARINT: u8 = 0;
@@ -174,22 +171,14 @@ const I32: u8 = 5;
 const MAX_GROUPS: usize = 100;
 
 /// Where the payload lies.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
     /// Runs of records: one, if the sender is like all known ones.
-    runs: Vec<Range<usize>>,
+    runs: Parts<'a>,
     /// Field 14 and the width of its tag and length.
     packed: Option<(Range<usize>, usize)>,
 }
 
-impl Found {
-    fn record(&mut self, field: Range<usize>) {
-        match self.runs.last_mut() {
-            Some(run) if run.end == field.start => run.end = field.end,
-            _ => self.runs.push(field),
-        }
-    }
-
+impl Found<'_> {
     fn payload(self, body: &[Bytes]) -> Result<Payload, ScanError> {
         match (self.runs.is_empty(), self.packed) {
             (true, None) => Ok(Payload::None),
@@ -199,23 +188,19 @@ impl Found {
                 }
                 Ok(Payload::Compressed(Packed { field: Chunks::cut(body, field), lead }))
             }
-            (false, None) => {
-                let mut run = Chunks::default();
-                self.runs.into_iter().for_each(|range| run.push_cut(body, range));
-                Ok(Payload::Records(run))
-            }
+            (false, None) => Ok(Payload::Records(self.runs.finish())),
             (false, Some((field, _))) => Err(ScanError { at: field.start, reason: ScanReason::TwoPayloads }),
         }
     }
 }
 
 /// Reads one field.
-fn field(cursor: &mut Cursor<'_>, out: &mut ScannedProduce, found: &mut Found) -> Result<(), ScanReason> {
+fn field(cursor: &mut Cursor<'_>, out: &mut ScannedProduce, found: &mut Found<'_>) -> Result<(), ScanReason> {
     let start = cursor.pos();
     if let Some((lead, record)) = whole_record(cursor.rest()) {
         let len = lead + record.len();
         let _ = cursor.skip(len);
-        found.record(start..start + len);
+        found.runs.push(start..start + len);
         return Ok(());
     }
     match tag(cursor)? {
@@ -236,7 +221,7 @@ fn field(cursor: &mut Cursor<'_>, out: &mut ScannedProduce, found: &mut Found) -
         }
         (15, LEN) => {
             let record = delimited(cursor)?;
-            found.record(start..record.end);
+            found.runs.push(start..record.end);
         }
         (number @ (1..=4 | 6..=8 | 14..=15), _) => return Err(ScanReason::WireType(number)),
         (number, wire) => skip(cursor, number, wire)?,
@@ -285,10 +270,14 @@ fn skip(cursor: &mut Cursor<'_>, number: u32, wire: u8) -> Result<(), ScanReason
     let (mut number, mut wire) = (number, wire);
     loop {
         match wire {
-            VARINT => drop(value(cursor)?),
+            VARINT => {
+                value(cursor)?;
+            }
             I64 => cursor.skip(8).ok_or(ScanReason::Truncated)?,
             I32 => cursor.skip(4).ok_or(ScanReason::Truncated)?,
-            LEN => drop(delimited(cursor)?),
+            LEN => {
+                delimited(cursor)?;
+            }
             GROUP if open.len() < MAX_GROUPS => open.push(number),
             END_GROUP if open.pop() == Some(number) => {}
             _ => return Err(ScanReason::Tag),

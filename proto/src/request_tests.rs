@@ -108,8 +108,24 @@ fn unknown_fields_are_stepped_over() {
     let body = b"\x0a\x01t\x2a\x02\x08\x01\xf9\x0612345678\xfd\x061234\xf3\x06\x08\x01\xfb\x06\xfc\x06\xf4\x06\xf8\x06\x05\x10\x07";
     let scanned = scan(&split(body, &[])).unwrap();
     assert_eq!((scanned.topic.as_str(), scanned.partition), ("t", Some(7)));
-    let deep = [vec![0xf3, 0x06].repeat(101), vec![0xf4, 0x06].repeat(101)].concat();
+    let deep = [[0xf3, 0x06].repeat(101), [0xf4, 0x06].repeat(101)].concat();
     assert_eq!(scan(&split(&deep, &[])).unwrap_err().reason, ScanReason::Tag);
+}
+
+/// Tiny pieces and thousands of runs: work that grows with their product would not end here.
+#[test]
+fn hostile_bodies_cost_no_more_than_their_bytes() {
+    let body = b"\x7a\x00\x10\x01".repeat(200_000);
+    let pieces = split(&body, &vec![1; body.len()]);
+    let Payload::Records(run) = scan(&pieces).unwrap().payload else { panic!("records") };
+    assert_eq!((run.len(), run.byte_len()), (1, 400_000));
+    let walked =
+        crate::walk::walk(&split(&run.to_bytes(), &vec![1; 400_000]), &crate::walk::WalkRules::STORED);
+    assert_eq!(walked.unwrap().record_count, 200_000);
+
+    let stream = b"\x0a\x02\x7a\x00\x10\x01".repeat(200_000);
+    let scanned = scan_stream(&split(&stream, &vec![1; stream.len()])).unwrap();
+    assert!(matches!(scanned.payload, Payload::Records(run) if run.byte_len() == 400_000));
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn cut(batch: &[u8], from: i64) -> Result<Vec<u8>, TrimError> {
 /// Offsets and bytes of the records of a stored batch.
 fn records_of(batch: &[u8]) -> Vec<(i64, Vec<u8>)> {
     verify_batch(batch, &TOPIC, PARTITION).unwrap();
-    let batch = Batch::parse(Bytes::copy_from_slice(batch).slice(5..)).unwrap();
+    let batch = Batch::parse(&Bytes::copy_from_slice(batch).slice(5..)).unwrap();
     batch
         .records()
         .unwrap()

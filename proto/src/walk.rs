@@ -246,7 +246,9 @@ fn run<const HASH: bool>(
         index = index.saturating_add(1);
     }
     let mut hasher = crc32fast::Hasher::new();
-    chunks.iter().for_each(|chunk| hasher.update(chunk));
+    for chunk in chunks {
+        hasher.update(chunk);
+    }
     Ok(tally.finish(index, bytes as u64, hasher.finalize()))
 }
 

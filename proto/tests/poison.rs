@@ -1,6 +1,8 @@
 //! Verdicts on runs of records of which one is odd. Each file is the bytes of a `RecordBatch`'s payload: good records around one that
 //! breaks, or silently misleads, some stock decoder, or that a stub would encode to other bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test: to panic is its verdict")]
+
 use std::fs;
 use std::path::Path;
 
@@ -18,7 +20,7 @@ fn verdict_on(name: &str) -> Result<u32, Reason> {
     // As a request: the scan either refuses it or hands the same bytes to the walk.
     match scan(&[Bytes::from(run)]).map(|scanned| scanned.payload) {
         Ok(Payload::Records(found)) => {
-            assert_eq!(walk(&found, &WalkRules::CLIENT).is_err(), whole.is_err(), "{name}")
+            assert_eq!(walk(&found, &WalkRules::CLIENT).is_err(), whole.is_err(), "{name}");
         }
         Ok(_) => panic!("{name}: no records"),
         Err(_) => assert!(whole.is_err(), "{name}: refused by the scan alone"),

@@ -33,7 +33,7 @@ impl Iterator for Batches<'_> {
         loop {
             match self.fields.next() {
                 Ok(Some((1, Value::Bytes(batch)))) => {
-                    return Some(Batch::parse(self.message.slice_ref(batch)));
+                    return Some(Batch::parse(&self.message.slice_ref(batch)));
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
@@ -59,12 +59,12 @@ impl Batch {
     ///
     /// # Errors
     /// If it is not one, or is one that this release must not read.
-    pub fn parse(message: Bytes) -> Result<Self, SliceError> {
+    pub fn parse(message: &Bytes) -> Result<Self, SliceError> {
         if message.len() > MAX_STORED_BODY_BYTES {
             return Err(SliceError::BatchTooLarge { size: message.len() });
         }
         let mut parts = Parts::default();
-        let mut fields = Fields::new(&message);
+        let mut fields = Fields::new(message);
         let wrong = || SliceError::Malformed("RecordBatch");
         loop {
             let start = message.len() - fields.left();

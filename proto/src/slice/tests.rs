@@ -106,7 +106,7 @@ fn stock_encoders_write_batches_that_are_read_too() {
     let batch = LogSlice::decode(file.as_slice()).unwrap().batches.remove(0);
     let encoded = Bytes::from(batch.encode_to_vec());
     assert!(encoded.len() < file.len());
-    let batch = Batch::parse(encoded).unwrap();
+    let batch = Batch::parse(&encoded).unwrap();
     assert_eq!(batch.records().unwrap().count(), 2);
     // The checksums are over the stored form, and that can be made again.
     assert_eq!(batch.verify(&TOPIC, PARTITION), Ok(()));
@@ -159,7 +159,7 @@ fn batches_that_are_not_for_reading() {
     let one = BatchHeader { record_count: 1, ..BatchHeader::default() };
     let parse = |header: BatchHeader, payload: &[u8]| {
         let file = stored_with(header, payload);
-        Batch::parse(Bytes::from(file).slice(5..))
+        Batch::parse(&Bytes::from(file).slice(5..))
     };
     let control = BatchHeader { attributes: Attributes(1 << 4), ..one };
     assert_eq!(parse(control, b"\x8a\x01\x01c").unwrap().records().unwrap().count(), 0);
@@ -178,7 +178,7 @@ fn batches_that_are_not_for_reading() {
         assert!(records.last().unwrap().is_err(), "{payload:x?}");
     }
     let huge = Bytes::from(vec![0x7A; crate::limits::MAX_STORED_BODY_BYTES + 1]);
-    assert!(matches!(Batch::parse(huge), Err(SliceError::BatchTooLarge { .. })));
+    assert!(matches!(Batch::parse(&huge), Err(SliceError::BatchTooLarge { .. })));
 }
 
 #[test]
@@ -269,7 +269,7 @@ proptest! {
         prop_assume!(!records.is_empty());
         let file = stored(0, records.clone());
         let batch = LogSlice::decode(file.as_slice()).unwrap().batches.remove(0);
-        let batch = Batch::parse(RecordBatch { ..batch }.encode_to_vec().into()).unwrap();
+        let batch = Batch::parse(&RecordBatch { ..batch }.encode_to_vec().into()).unwrap();
         prop_assert_eq!(batch.verify(&TOPIC, PARTITION), Ok(()));
         prop_assert_eq!(batch.records().unwrap().count(), records.len());
     }
@@ -279,7 +279,7 @@ proptest! {
         let bytes = Bytes::from(bytes);
         let _ = FetchBody::parse(&bytes);
         let _ = Subscribed::parse(&bytes);
-        let _ = Batch::parse(bytes.clone());
+        let _ = Batch::parse(&bytes);
         let _ = Slice::parse(bytes).map(|slice| records_of(&slice));
     }
 
