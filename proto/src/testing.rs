@@ -37,6 +37,11 @@ pub(crate) fn any_records(most: usize) -> impl Strategy<Value = Vec<Record>> {
     vec(any_record(), 0..most)
 }
 
+/// At least one record.
+pub(crate) fn some_records(most: usize) -> impl Strategy<Value = Vec<Record>> {
+    vec(any_record(), 1..most)
+}
+
 /// The run that a stock encoder makes of `records`.
 pub(crate) fn run_of(records: Vec<Record>) -> Vec<u8> {
     RecordBatch { records, ..RecordBatch::default() }.encode_to_vec()
