@@ -105,6 +105,8 @@ struct Run {
     counter: u64,
     groups: u64,
     fixed_size: bool,
+    /// Times a topic was declared: an id is never used twice.
+    declared: [u8; 4],
 }
 
 /// A life of the broker.
@@ -139,6 +141,7 @@ pub fn run(seed: u64) -> Result<Outcome, Failure> {
         counter: 0,
         groups: 0,
         fixed_size: rng.one_in(2),
+        declared: [0; 4],
         rng,
     };
     match history.lives() {
@@ -170,6 +173,10 @@ impl Run {
         // A start that changes nothing but the epoch: all that was found is found again.
         self.end(false);
         self.start(false).map(drop)
+    }
+
+    fn key(&self, topic: u8, partition: u32) -> PartitionKey {
+        key_of(&self.declared, topic, partition)
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -206,7 +213,8 @@ impl Run {
                     self.outcome.recoveries += 1;
                     self.disk.cut_after(u64::MAX);
                     let states: Vec<u64> = listed.0.iter().map(|(_, value)| *value).collect();
-                    let partition = |topic, partition| storage.partition(key(topic, partition));
+                    let declared = self.declared;
+                    let partition = |topic, partition| storage.partition(key_of(&declared, topic, partition));
                     self.oracle.judge(power_cut, report.epoch, &states, &partition)?;
                     return Ok(Life { storage, listed: Arc::new(Mutex::new(listed)), waiting: Vec::new() });
                 }
@@ -225,10 +233,13 @@ impl Run {
     /// Works until the power goes or the process is killed; tells which.
     fn live(&mut self, life: &mut Life) -> Result<bool, String> {
         for (topic, partitions, level) in TOPICS {
-            if life.storage.partition(key(topic, 0)).is_none() {
+            if life.storage.partition(self.key(topic, 0)).is_none() {
+                if let Some(times) = self.declared.get_mut(usize::from(topic)) {
+                    *times += 1;
+                }
                 let settings =
                     PartitionSettings { level, segment_bytes: 4096, interval_ms: 100, interval_bytes: 3000 };
-                let change = Change::Declare { topic: TopicId([topic; 16]), partitions, settings };
+                let change = Change::Declare { topic: self.key(topic, 0).topic, partitions, settings };
                 if let Ok(room) = life.storage.reserve(8192, Class::Control) {
                     let _dead_disks_refuse = life.storage.submit(room, vec![change]);
                 }
@@ -305,7 +316,7 @@ impl Run {
 
     fn append(&mut self, life: &mut Life, to: &[(u8, u32)], mode: Mode) {
         let partitions: Vec<Arc<Partition>> =
-            to.iter().filter_map(|(topic, number)| life.storage.partition(key(*topic, *number))).collect();
+            to.iter().filter_map(|(topic, number)| life.storage.partition(self.key(*topic, *number))).collect();
         if partitions.len() < to.len() {
             return;
         }
@@ -383,8 +394,10 @@ impl Run {
     }
 }
 
-fn key(topic: u8, partition: u32) -> PartitionKey {
-    PartitionKey { topic: TopicId([topic; 16]), partition }
+fn key_of(declared: &[u8; 4], topic: u8, partition: u32) -> PartitionKey {
+    let mut id = [topic; 16];
+    id[15] = declared.get(usize::from(topic)).copied().unwrap_or_default();
+    PartitionKey { topic: TopicId(id), partition }
 }
 
 fn payload(value: &[u8]) -> Bytes {

@@ -179,11 +179,14 @@ impl Storage {
         let previous = partition.active();
         partition.roll(&segment);
         let work = vec![Work::Roll { partition: Arc::clone(partition), segment: Arc::clone(&segment) }];
-        // A closed queue means that nothing is acked any more; recovery will not know the segment.
-        if let Ok(number) = self.queue().push(work, None) {
-            item.log.barrier = number;
-            segment.set_roll_number(number);
-            self.after_roll(number, partition, previous);
+        match self.queue().push(work, None) {
+            Ok(number) => {
+                item.log.barrier = number;
+                segment.set_roll_number(number);
+                self.after_roll(number, partition, previous);
+            }
+            // Nothing is acked any more; recovery will not know the segment.
+            Err(_closed) => self.taint(),
         }
         item.segment = Some(segment);
     }
@@ -225,8 +228,12 @@ impl Storage {
         work.extend(states.into_iter().map(|bytes| Work::Entry(Body::State(bytes.into()))));
         let length = work.len() as u64;
         let needs_room = (length > 0).then_some(room);
-        // A closed queue: nothing is acked any more, and waiting for a number that never comes says so.
-        let first = self.queue().push(work, needs_room).unwrap_or(u64::MAX - length);
+        // A closed queue: nothing is acked any more, and waiting for a number that never comes says so. No snapshot may
+        // show what was counted here without its entries.
+        let first = self.queue().push(work, needs_room).unwrap_or_else(|_closed| {
+            self.taint();
+            u64::MAX - length
+        });
         let mut ack = if length > 0 { first + length - 1 } else { 0 };
         for item in &mut locked {
             if item.journaled(mode) {

@@ -144,7 +144,7 @@ pub(crate) struct Place {
 /// The ring as its writer has it.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    magic: u64,
+    root: Root,
     /// Oldest first; the last one is being written.
     used: VecDeque<RingFile>,
     free: VecDeque<RingFile>,
@@ -162,7 +162,7 @@ pub(crate) struct Ring {
 impl Ring {
     /// Goes on at `next` in the last of the used files. `files`: used (oldest first), free, highest id found.
     pub(crate) fn resume(
-        magic: u64,
+        root: Root,
         files: (VecDeque<RingFile>, VecDeque<RingFile>, u32),
         next: Place,
         epoch: u32,
@@ -171,7 +171,7 @@ impl Ring {
         let (used, free, highest_id) = files;
         let durable = next.sequence - 1;
         Self {
-            magic,
+            root,
             used,
             free,
             next,
@@ -268,7 +268,7 @@ impl Ring {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a frame larger than a journal file"));
         }
         let header = self.header(false, 0);
-        let frame = builder.finish(self.magic, header);
+        let frame = builder.finish(self.root.frame_magic, header);
         self.put(&frame)
     }
 
@@ -277,8 +277,10 @@ impl Ring {
         let Some(next) = self.free.pop_front() else {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no file of the ring is free"));
         };
-        let frame = FrameBuilder::default().finish(self.magic, self.header(true, next.id));
+        let frame = FrameBuilder::default().finish(self.root.frame_magic, self.header(true, next.id));
         self.put(&frame)?;
+        // Again, because this flush is the one that counts: an earlier one may have failed in a run before.
+        next.file.write_at(&[&file_header(&self.root, next.id)], 0)?;
         self.next.file = next.id;
         self.next.position = BLOCK;
         self.used.push_back(next);

@@ -329,7 +329,7 @@ pub(crate) fn section(
     }
     let key = partition.key();
     Some(PartitionSection {
-        number: unnamed.first().map_or_else(number, |next| next.roll_number() - 1),
+        number: unnamed.first().map_or_else(number, |next| next.roll_number().saturating_sub(1)),
         topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
         partition: key.partition,
         log_start: partition.bounds().log_start,

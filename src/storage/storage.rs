@@ -314,11 +314,16 @@ impl Storage {
 
     /// A flush or a write of a segment failed: that partition stops until the next start.
     pub(crate) fn fence(&self, partition: &Partition, error: &io::Error) {
-        self.tainted.store(true, Ordering::Release);
+        self.taint();
         if !partition.is_fenced() {
             tracing::error!(partition = %partition.key(), %error, "fenced until restart");
         }
         partition.fence();
+    }
+
+    /// Memory holds what the journal never will: no snapshot may be taken of it.
+    pub(crate) fn taint(&self) {
+        self.tainted.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_tainted(&self) -> bool {

@@ -63,7 +63,7 @@ impl Storage {
             damages: replayed.damages.clone(),
             ..Report::default()
         };
-        write_again(&replayed)?;
+        write_again(&disk, &root, &replayed)?;
         let rebuilt = rebuild::rebuild(&disk, &root, &replayed, report.clean, &mut report);
         let timer = Arc::clone(&clock);
         let parts = finish(Start { disk, clock, options, root, replayed, rebuilt }, machine, &mut report)?;
@@ -91,7 +91,8 @@ fn create(disk: &Arc<dyn Disk>, clock: &dyn Clock, options: &Options) -> Result<
 }
 
 /// Frames that may exist only in memory must not be named durable before they are.
-fn write_again(replayed: &Replayed) -> Result<(), OpenError> {
+/// Likewise the names of the journal's files: a kill may have come between the making of one and the directory's flush.
+fn write_again(disk: &Arc<dyn Disk>, root: &Root, replayed: &Replayed) -> Result<(), OpenError> {
     for frame in &replayed.unproven {
         let file =
             replayed.used.iter().find(|file| file.id == frame.file).expect("the chain's files are open");
@@ -100,9 +101,13 @@ fn write_again(replayed: &Replayed) -> Result<(), OpenError> {
             .map_err(io_error("writing the journal's tail again"))?;
     }
     for file in &replayed.used {
+        // A header may be seen without being on the disk: its flush may have failed in the run before.
+        file.file
+            .write_at(&[&ring::file_header(root, file.id)], 0)
+            .map_err(io_error("writing the journal's headers again"))?;
         file.file.sync().map_err(io_error("flushing the journal"))?;
     }
-    Ok(())
+    disk.sync_dir(ring::DIR).map_err(io_error("flushing the journal's directory"))
 }
 
 struct Start {
@@ -143,7 +148,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
             .map_err(io_error("writing the snapshot of this start"))?;
     }
     let files = (replayed.used, VecDeque::from(replayed.free), replayed.highest_file);
-    let mut ring = Ring::resume(root.frame_magic, files, replayed.next, epoch, replayed.last_number);
+    let mut ring = Ring::resume(root, files, replayed.next, epoch, replayed.last_number);
     let mut frame = FrameBuilder::default();
     for (index, body) in bodies.into_iter().enumerate() {
         frame.push(&Entry {
@@ -152,6 +157,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
             body: Some(body),
         });
     }
+    make_room(&disk, &root, &options, &mut ring, &mut snapshots, frame.payload_len() as u64)?;
     ring.write(frame)
         .and_then(|()| ring.flush())
         .map_err(io_error("writing the first frame of this start"))?;
@@ -160,6 +166,36 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     }
     let committer = Committer::new(ring);
     Ok(Parts { disk, clock, options, root, epoch, topics, committer, snapshots, tombstones, tainted })
+}
+
+/// A crash with a full ring leaves no file for the first frame: one more is made, beyond the ring's size if need be. On a
+/// full disk the older snapshot is given up instead, and with it what only it needs.
+fn make_room(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    options: &Options,
+    ring: &mut Ring,
+    snapshots: &mut Snapshots,
+    needed: u64,
+) -> Result<(), OpenError> {
+    if ring.free_files() > 0 || ring.payload_room() >= needed {
+        return Ok(());
+    }
+    let made = make_file(disk, root, ring.next_id(), options.ring_file_bytes, false)
+        .and_then(|file| disk.sync_dir(ring::DIR).map(|()| file));
+    match made {
+        Ok(file) => ring.add(file),
+        Err(error) if snapshot::is_full(&error) && snapshots.kept.len() == 2 => {
+            let older = snapshots.kept.remove(0);
+            disk.remove(&snapshot::name(older.sequence)).map_err(io_error("removing an old snapshot"))?;
+            disk.sync_dir("").map_err(io_error("removing an old snapshot"))?;
+            if let Some(newest) = snapshots.kept.first() {
+                ring.free_before(newest.start.file);
+            }
+        }
+        Err(error) => return Err(io_error("making room in the journal")(error)),
+    }
+    Ok(())
 }
 
 fn topics(replayed: &Replayed, rebuilt: &Rebuilt, epoch: u32) -> BTreeMap<TopicId, TopicLogs> {
