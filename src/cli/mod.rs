@@ -7,6 +7,7 @@ mod completions;
 mod confirm;
 mod connect;
 mod consume;
+mod demo;
 mod exit;
 mod format;
 mod group;
@@ -46,6 +47,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable, 6 con
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Serve(serve::Serve),
     Produce(produce::Produce),
     Consume(consume::Consume),
@@ -77,6 +79,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: &Command) -> Result<Exit, Failure> {
     match command {
+        Command::Demo(_) => demo::run(),
         Command::Serve(args) => serve::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),

@@ -385,9 +385,21 @@ impl State {
         self.partitions == 0
     }
 
-    /// Takes a record's room as taken: is there any?
+    /// A record can be tried: there is room, or it will be refused at once.
     pub(super) fn has_room(&self) -> bool {
         self.closed.is_some() || self.bytes < self.options.max_in_flight_bytes
+    }
+
+    /// The invariants that can be looked at.
+    #[cfg(test)]
+    fn check(&self) {
+        let open: usize =
+            self.open.iter().chain([&self.unassigned]).flatten().map(|open| open.builder.len()).sum();
+        let closed: usize = self.ready.iter().chain(&self.in_flight).map(|batch| batch.run.len()).sum();
+        assert_eq!(self.bytes, open + closed, "bytes are those of what has no outcome");
+        let empty = self.open.iter().chain([&self.unassigned]).flatten().any(|open| open.builder.is_empty());
+        assert!(!empty, "no open batch is empty");
+        assert!(self.closed.is_none() || open == 0, "nothing is open once closed");
     }
 }
 
@@ -403,3 +415,7 @@ fn slot<'s>(
     }
     open.get_mut(index).expect("room was made for it")
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
