@@ -73,8 +73,9 @@ impl Shared {
         let (result, puller, changed) = {
             let mut guarded = self.state.lock();
             let (result, changed) = change(&mut guarded.state);
-            let ready = changed && guarded.state.has_ready();
-            (result, if ready { guarded.puller.take() } else { None }, changed)
+            // Something to send, or nothing ever again: either way the stream has to look.
+            let look = changed && (guarded.state.has_ready() || guarded.state.is_closed());
+            (result, if look { guarded.puller.take() } else { None }, changed)
         };
         if let Some(puller) = puller {
             puller.wake();

@@ -102,7 +102,7 @@ fn room_is_bounded_and_comes_back_with_acks() {
     let mut state = state(1, options());
     let value = [b'x'; 90];
     let mut taken = 0;
-    while let Ok(_) = state.push(&NewRecord::new(&value), clock::now()) {
+    while state.push(&NewRecord::new(&value), clock::now()).is_ok() {
         taken += 1;
     }
     assert!((10..=12).contains(&taken), "{taken}");

@@ -139,7 +139,8 @@ impl Fake {
             inner.partitions = inner.partitions.max(8);
             let mut spread = BTreeMap::<u32, Vec<u32>>::new();
             for (index, record) in (0..).zip(&request.records) {
-                let of_key = record.key.as_ref().map_or(0, |key| murmur2::partition_of(key, inner.partitions));
+                let of_key =
+                    record.key.as_ref().map_or(0, |key| murmur2::partition_of(key, inner.partitions));
                 spread.entry(request.partition.unwrap_or(of_key)).or_default().push(index);
             }
             let whole = spread.len() == 1;
@@ -285,7 +286,8 @@ impl OffsetService for Fake {
 
     async fn list_offsets(&self, _: Request<v1::ListOffsetsRequest>) -> Reply<v1::ListOffsetsResponse> {
         let partitions = self.with(|inner| inner.partitions);
-        let offsets = (0..partitions).map(|partition| v1::PartitionOffsets { partition, ..Default::default() });
+        let offsets =
+            (0..partitions).map(|partition| v1::PartitionOffsets { partition, ..Default::default() });
         Ok(Response::new(v1::ListOffsetsResponse { offsets: offsets.collect(), ..Default::default() }))
     }
 }
@@ -302,7 +304,8 @@ impl TopicService for Fake {
             return Err(refusal(Code::NotFound, "TOPIC_NOT_FOUND"));
         }
         let infos = (0..partitions).map(|partition| v1::PartitionInfo { partition, ..Default::default() });
-        let topic = v1::Topic { name: request.into_inner().topic, partitions: infos.collect(), ..Default::default() };
+        let topic =
+            v1::Topic { name: request.into_inner().topic, partitions: infos.collect(), ..Default::default() };
         Ok(Response::new(v1::GetTopicResponse { topic: Some(topic) }))
     }
 
@@ -324,7 +327,10 @@ impl TopicService for Fake {
 
 #[tonic::async_trait]
 impl ServerService for Fake {
-    async fn get_server_info(&self, _: Request<v1::GetServerInfoRequest>) -> Reply<v1::GetServerInfoResponse> {
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Reply<v1::GetServerInfoResponse> {
         let limits = v1::Limits {
             max_record_bytes: 1 << 20,
             max_batch_bytes: 1 << 20,

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use annals_client::{Backoff, Client, NewRecord, ProduceOptions, ProducerOptions, reason};
 use crate::fake::{Fake, Step};
+use annals_client::{Backoff, Client, NewRecord, ProduceOptions, ProducerOptions, reason};
 use tonic::Code;
 
 fn quick() -> ProducerOptions {
-    let backoff = Backoff { attempts: 4, first: Duration::from_millis(5), longest: Duration::from_millis(20) };
+    let backoff =
+        Backoff { attempts: 4, first: Duration::from_millis(5), longest: Duration::from_millis(20) };
     ProducerOptions { linger: Duration::from_millis(1), backoff, ..ProducerOptions::default() }
 }
 
@@ -83,7 +84,11 @@ async fn a_refused_batch_fails_alone() {
     assert_eq!(bad.await.unwrap_err().reason(), reason::MALFORMED);
     let good = producer.send(&NewRecord::new("good")).await.unwrap();
     good.await.unwrap();
-    assert_eq!(producer.flush().await.unwrap_err().reason(), reason::MALFORMED, "a dropped ack hides nothing");
+    assert_eq!(
+        producer.flush().await.unwrap_err().reason(),
+        reason::MALFORMED,
+        "a dropped ack hides nothing"
+    );
     producer.flush().await.unwrap();
     producer.close().await.unwrap();
     assert_eq!(fake.values(0), ["good"]);
@@ -187,4 +192,13 @@ async fn a_single_request_is_repeated_by_its_id_and_stored_once() {
 async fn nobody_there_is_an_error_at_once_that_names_the_place() {
     let error = Client::connect("127.0.0.1:1").await.unwrap_err();
     assert!(error.is_unreachable() && error.message().contains("127.0.0.1:1"), "{error:?}");
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_server_that_has_nothing_to_say() {
+    let fake = Fake::new(1, []);
+    let producer = client(&fake).await.producer("t", quick()).await.unwrap();
+    producer.send(&NewRecord::new("1")).await.unwrap().await.unwrap();
+    // The stream is open and idle.
+    tokio::time::timeout(Duration::from_secs(5), producer.close()).await.expect("it waits").unwrap();
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use crate::fake::{Fake, Step, refusal};
 use annals_client::{
     Backoff, Client, Event, FetchOptions, Reader, ReaderOptions, ReaderState, Start, reason,
     v1::{self, subscribe_response::Event as Said},
@@ -14,7 +15,6 @@ use annals_wire::{
     header::BatchHeader,
     ids::TopicId,
 };
-use crate::fake::{Fake, Step, refusal};
 use prost::Message as _;
 use tonic::{Code, Status};
 
@@ -24,7 +24,8 @@ const TOPIC: [u8; 16] = *b"sixteen bytes id";
 fn batch(partition: u32, base_offset: i64, values: &[&str]) -> v1::RecordBatch {
     let mut builder = BatchBuilder::default();
     for value in values {
-        let record = RecordParts { key: None, value: Some(value.as_bytes()), headers: [], timestamp_ms: None };
+        let record =
+            RecordParts { key: None, value: Some(value.as_bytes()), headers: [], timestamp_ms: None };
         builder.push(record).unwrap();
     }
     let run = builder.finish();
@@ -63,7 +64,8 @@ fn says(event: Said) -> Result<v1::SubscribeResponse, Status> {
 }
 
 fn quick() -> ReaderOptions {
-    let backoff = Backoff { attempts: 20, first: Duration::from_millis(2), longest: Duration::from_millis(10) };
+    let backoff =
+        Backoff { attempts: 20, first: Duration::from_millis(2), longest: Duration::from_millis(10) };
     ReaderOptions { backoff, ..ReaderOptions::default() }
 }
 
@@ -127,7 +129,11 @@ async fn a_failed_partition_is_told_once_and_the_others_go_on() {
         message: "damaged".to_owned(),
         ..Default::default()
     };
-    fake.will_say([says(Said::PartitionError(failed)), says(Said::Slice(slice(1, 0, &["a"]))), Err(Status::unavailable("x"))]);
+    fake.will_say([
+        says(Said::PartitionError(failed)),
+        says(Said::Slice(slice(1, 0, &["a"]))),
+        Err(Status::unavailable("x")),
+    ]);
     fake.will_say([]);
     let mut reader = reader(&fake, quick()).await;
     match reader.next().await.unwrap().unwrap() {
