@@ -358,7 +358,9 @@ impl Disk for PowerDisk {
         let mut state = self.state.lock();
         state.call()?;
         match state.names.get(path) {
-            Some(Kind::File(node)) => Ok(Arc::new(PowerFile { disk: self.clone(), node: *node, life: state.life })),
+            Some(Kind::File(node)) => {
+                Ok(Arc::new(PowerFile { disk: self.clone(), node: *node, life: state.life }))
+            }
             Some(Kind::Directory) => Err(io::ErrorKind::InvalidData.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     clock::ManualClock,
     storage::{
-        Append, AppendError, Appended, Change, Class, CommitError, Level, Machine, Mode, Options, Partition, PartitionKey,
-        PartitionSettings, Receipt, Section, Step, Storage,
+        Append, AppendError, Appended, Change, Class, CommitError, Level, Machine, Mode, Options, Partition,
+        PartitionKey, PartitionSettings, Receipt, Section, Step, Storage,
     },
     sync::{Arc, Mutex},
 };
@@ -60,8 +60,11 @@ struct Listed(Vec<(u64, u64)>);
 
 impl Machine for Listed {
     fn restore(&mut self, section: &Section) -> Result<(), String> {
-        let number = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default();
-        self.0.extend(section.bytes.chunks(16).map(|line| (number(line), number(line.get(8..).unwrap_or_default()))));
+        let number =
+            |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default();
+        self.0.extend(
+            section.bytes.chunks(16).map(|line| (number(line), number(line.get(8..).unwrap_or_default()))),
+        );
         Ok(())
     }
 
@@ -315,14 +318,17 @@ impl Run {
     }
 
     fn append(&mut self, life: &mut Life, to: &[(u8, u32)], mode: Mode) {
-        let partitions: Vec<Arc<Partition>> =
-            to.iter().filter_map(|(topic, number)| life.storage.partition(self.key(*topic, *number))).collect();
+        let partitions: Vec<Arc<Partition>> = to
+            .iter()
+            .filter_map(|(topic, number)| life.storage.partition(self.key(*topic, *number)))
+            .collect();
         if partitions.len() < to.len() {
             return;
         }
         let values: Vec<Vec<u8>> = to.iter().map(|_| self.value()).collect();
         let payloads: Vec<[Bytes; 1]> = values.iter().map(|value| [payload(value)]).collect();
-        let appends: Vec<Append<'_>> = partitions.iter().zip(&payloads).map(|(p, payload)| part(p, payload)).collect();
+        let appends: Vec<Append<'_>> =
+            partitions.iter().zip(&payloads).map(|(p, payload)| part(p, payload)).collect();
         let state = mode.atomic.then_some(self.oracle.last_state + 1);
         let Some(receipt) = try_append(&life.storage, &appends, mode, state) else { return };
         self.note(|| format!("append to {to:?} at {mode:?}: {:?}", receipt.appended));
@@ -421,7 +427,12 @@ fn part<'a>(partition: &'a Arc<Partition>, payload: &'a [Bytes; 1]) -> Append<'a
 }
 
 /// Appends as a broker does: room first, then locks, preparing where that is needed. `None` = refused.
-fn try_append(storage: &Arc<Storage>, appends: &[Append<'_>], mode: Mode, state: Option<u64>) -> Option<Receipt> {
+fn try_append(
+    storage: &Arc<Storage>,
+    appends: &[Append<'_>],
+    mode: Mode,
+    state: Option<u64>,
+) -> Option<Receipt> {
     for _ in 0..8 {
         let bytes = appends.iter().map(|append| append.payload_len as u64 + 512).sum::<u64>() + 8192;
         let room = storage.reserve(bytes, Class::Data).ok()?;
@@ -456,7 +467,8 @@ mod tests {
 
     #[test]
     fn nothing_acked_is_lost() {
-        let seeds = std::env::var("ANNALS_MODEL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2000);
+        let seeds =
+            std::env::var("ANNALS_MODEL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2000);
         let mut sum = Outcome::default();
         for seed in 1..=seeds {
             match run(seed) {

@@ -48,7 +48,9 @@ pub(super) fn read_all(partition: &Partition) -> Result<Vec<(i64, u32, Vec<u8>)>
     loop {
         let read = match partition.read(from, 3000, false) {
             Ok(read) => read,
-            Err(ReadError::Damaged { first, last }) => return Err(format!("{}: damage at {first}..={last}", partition.key())),
+            Err(ReadError::Damaged { first, last }) => {
+                return Err(format!("{}: damage at {first}..={last}", partition.key()));
+            }
             Err(error) => return Err(format!("{}: {error:?}", partition.key())),
         };
         if read.next_offset == from {
@@ -84,7 +86,8 @@ impl Oracle {
         check(lost.is_empty(), || format!("acked state entries {lost:?} are gone"))?;
         let last = states.last().copied().unwrap_or(0);
         check(last <= self.last_state, || format!("state entry {last} was never attempted"))?;
-        let skipped = (1..last).filter(|state| !found_states.contains(state) && !self.failed_states.contains(state));
+        let skipped =
+            (1..last).filter(|state| !found_states.contains(state) && !self.failed_states.contains(state));
         let skipped: Vec<u64> = skipped.collect();
         check(skipped.is_empty(), || format!("state entries {skipped:?} are missing before {last}"))?;
         // What was attempted and is not there never will be.
@@ -101,16 +104,22 @@ impl Oracle {
             let bounds = partition.bounds();
             check(bounds.high_watermark == bounds.log_end, || format!("{name}: {bounds:?}"))?;
             let must = if power_cut { log.durable } else { log.acked };
-            check(found.len() >= must, || format!("{name} ({:?}): {must} promised, {} found", log.level, found.len()))?;
+            check(found.len() >= must, || {
+                format!("{name} ({:?}): {must} promised, {} found", log.level, found.len())
+            })?;
             check(found.len() <= log.values.len(), || format!("{name}: more than was ever attempted"))?;
-            for ((offset, _, value), ((attempted, group), at)) in found.iter().zip(log.values.iter().zip(0_i64..)) {
+            for ((offset, _, value), ((attempted, group), at)) in
+                found.iter().zip(log.values.iter().zip(0_i64..))
+            {
                 check(*offset == at, || format!("{name}: offset {offset} where {at} belongs"))?;
                 check(value == attempted, || format!("{name}: other bytes at offset {at}"))?;
                 if let Some(group) = group {
                     *groups.entry(*group).or_default() += 1;
                 }
             }
-            check(found.windows(2).all(|pair| matches!(pair, [a, b] if a.1 <= b.1)), || format!("{name}: epochs fall"))?;
+            check(found.windows(2).all(|pair| matches!(pair, [a, b] if a.1 <= b.1)), || {
+                format!("{name}: epochs fall")
+            })?;
             log.values.truncate(found.len());
             (log.durable, log.acked) = (found.len(), found.len());
         }
@@ -118,7 +127,10 @@ impl Oracle {
             let parts = groups.get(group).copied().unwrap_or(0);
             let stated = found_states.contains(state);
             check(parts == if stated { 3 } else { 0 }, || {
-                format!("group {group}: {parts} of 3 records, its state entry is {}", if stated { "there" } else { "not there" })
+                format!(
+                    "group {group}: {parts} of 3 records, its state entry is {}",
+                    if stated { "there" } else { "not there" }
+                )
             })?;
         }
         self.group_state.retain(|_, state| found_states.contains(state));

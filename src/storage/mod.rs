@@ -23,7 +23,7 @@
 //! | `commit`, `extent` | the commit cycle |
 //! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
 //! | `upkeep`, `runner` | what is done in the background; the threads |
-//! | `verify` | one verdict over a directory |
+//! | `verify`, `dump` | one verdict over a directory; what a file says |
 //!
 //! **What an ack means** is decided in one place, [`Storage::append`], and kept in one place, `commit`.
 //! A flush error is final: of the journal, for the process; of a segment, for its partition until the next start.
@@ -31,6 +31,7 @@
 mod append;
 mod commit;
 pub mod disk;
+mod dump;
 mod error;
 mod extent;
 mod frame;
@@ -61,6 +62,7 @@ mod waiters;
 pub use append::{Append, Appended, Mode, Receipt};
 pub use commit::Step;
 pub use disk::{Disk, LockError, MemoryDisk, RealDisk};
+pub use dump::{Piece, dump, files};
 pub use error::{AppendError, CommitError, NoRoom, OpenError, ReadError};
 pub use key::{Level, PartitionKey, PartitionSettings};
 pub use partition::{Bounds, Partition};

@@ -288,3 +288,30 @@ fn verify_finds_what_recovery_would_and_forgives_what_it_does_by_itself() {
     assert_eq!(files, [&sealed[..], &sealed[..], &active[..]], "{damages:?}");
     assert!(damages.iter().all(|damage| damage.partition.is_some()));
 }
+
+#[test]
+fn every_file_of_a_directory_can_be_dumped() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Fsync);
+    for n in 0..12_u8 {
+        bench.put(1, 0, &[n; 500]);
+        bench.storage.commit_step();
+        while bench.storage.upkeep_step() {}
+    }
+    let disk: Arc<dyn Disk> = Arc::new(bench.disk.clone());
+    let mut kinds: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for file in crate::storage::files(&disk).unwrap() {
+        crate::storage::dump(&disk, &file, &mut |piece| {
+            *kinds.entry(piece.kind).or_default() += 1;
+            assert!(
+                piece.fields.iter().all(|(name, value)| *name != "verifies" || value == "true"),
+                "{piece:?}"
+            );
+            true
+        })
+        .unwrap();
+    }
+    assert_eq!(kinds["batch"], 12);
+    assert!(kinds["footer"] >= 1 && kinds["frame"] >= 12 && kinds["snapshot"] == 1, "{kinds:?}");
+    assert!(crate::storage::dump(&disk, "reserve", &mut |_| true).is_err());
+}
