@@ -26,6 +26,9 @@ mod groups;
 mod requests;
 mod topics;
 
+#[cfg(test)]
+mod tests;
+
 use annals_wire::internal::{self, state_entry::Body, state_image::Part};
 use prost::Message as _;
 
