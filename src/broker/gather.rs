@@ -121,7 +121,7 @@ impl Request {
     }
 
     fn whole(&self, run: &Chunks, partition: u32, limits: &Limits) -> Result<Part, Error> {
-        let walked = walk(run, &rules(limits)).map_err(malformed)?;
+        let walked = walk(run, &rules(limits)).map_err(|fault| worst(run, limits, fault))?;
         self.check_crc(walked.crc32)?;
         Ok(Part {
             partition,
@@ -234,6 +234,18 @@ fn malformed(fault: Malformed) -> Error {
         Reason::RunTooLarge { size, limit } => too_large(size, limit, "bytes"),
         Reason::TooManyRecords { limit } => too_large(u64::from(limit) + 1, limit.into(), "records"),
         _ => Error::Malformed { field: format!("records[{}]", fault.record), why: fault.to_string() },
+    }
+}
+
+/// Of a run that is too large, whether one record is: then sending fewer at a time does not help.
+fn worst(run: &Chunks, limits: &Limits, fault: Malformed) -> Error {
+    let any_size = WalkRules { max_run_bytes: usize::MAX, ..rules(limits) };
+    match (fault.reason, walk(run, &any_size)) {
+        (
+            Reason::RunTooLarge { .. },
+            Err(record @ Malformed { reason: Reason::RecordTooLarge { .. }, .. }),
+        ) => malformed(record),
+        _ => malformed(fault),
     }
 }
 

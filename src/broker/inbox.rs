@@ -52,6 +52,11 @@ impl Readers {
         self.0.lock().version()
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
     /// There is news that who looks now can see.
     pub(crate) fn publish(&self) {
         let woken = self.0.lock().publish();

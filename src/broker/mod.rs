@@ -43,6 +43,9 @@ mod topics;
 mod types;
 mod waiters;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use tokio::sync::watch;

@@ -3,13 +3,13 @@
 use annals_wire::{
     ids::TopicId,
     internal::{
-        self, BatchDone, GroupDeleted, GroupPosition, OffsetsCommitted, ProduceDone, RequestDone, TopicChanged,
-        TopicDeleted, request_done, state_entry::Body,
+        self, BatchDone, GroupDeleted, GroupPosition, OffsetsCommitted, ProduceDone, RequestDone,
+        TopicChanged, TopicDeleted, request_done, state_entry::Body,
     },
 };
 use bytes::Bytes;
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::{RequestKey, Settings, State, requests, write_entry};
 use crate::{
@@ -69,7 +69,10 @@ fn applied(bodies: &[Body]) -> State {
 #[test]
 fn topics_come_grow_and_go() {
     let mut bodies = vec![created(1, "orders", 4), created(2, "audit", 1)];
-    bodies.push(Body::TopicChanged(TopicChanged { topic_id: id_bytes(1), settings: Some(settings(6).to_entry()) }));
+    bodies.push(Body::TopicChanged(TopicChanged {
+        topic_id: id_bytes(1),
+        settings: Some(settings(6).to_entry()),
+    }));
     let state = applied(&bodies);
     let orders = state.topics.get("orders").unwrap();
     assert_eq!((orders.number, orders.settings.partitions, orders.created_ms), (3, 6, 17));
@@ -90,7 +93,13 @@ fn an_entry_that_cannot_follow_is_refused() {
         (created(1, "b", 1), "made twice"),
         (Body::TopicDeleted(TopicDeleted { topic_id: id_bytes(9) }), "no topic"),
         (Body::TopicDeleted(TopicDeleted { topic_id: Bytes::from_static(b"short") }), "5 bytes"),
-        (Body::TopicChanged(TopicChanged { topic_id: id_bytes(1), settings: Some(settings(1).to_entry()) }), "lose"),
+        (
+            Body::TopicChanged(TopicChanged {
+                topic_id: id_bytes(1),
+                settings: Some(settings(1).to_entry()),
+            }),
+            "lose",
+        ),
     ] {
         let error = Machine::apply(&mut state.clone(), 2, &write_entry(body)).unwrap_err();
         assert!(error.contains(what), "{error}");
@@ -157,7 +166,11 @@ fn of_each_principal_the_last_ids_are_kept_and_more_while_they_are_young() {
     for n in 0..requests::KEPT + 5 {
         put(&mut state, "me", &n.to_string(), 1_000);
     }
-    assert!(state.requests.get(&key("me", "0")).is_some(), "young, so kept beyond the last {}", requests::KEPT);
+    assert!(
+        state.requests.get(&key("me", "0")).is_some(),
+        "young, so kept beyond the last {}",
+        requests::KEPT
+    );
     put(&mut state, "me", "much later", 1_000 + requests::KEPT_MS);
     state.check();
     assert!(state.requests.get(&key("me", "5")).is_none());
