@@ -240,7 +240,7 @@ impl Batch {
 pub(crate) fn first_at_time(run: &Bytes, timestamp_ms: i64) -> Option<i64> {
     let decoded = header::decode(run).ok()?;
     let body = decoded.batch_len.min(run.len());
-    let batch = wire::Batch::parse(run.slice(BATCH_LEAD_LEN.min(body)..body)).ok()?.unpacked().ok()?;
+    let batch = wire::Batch::parse(&run.slice(BATCH_LEAD_LEN.min(body)..body)).ok()?.unpacked().ok()?;
     let mut records = batch.records().ok()?;
     records
         .find_map(|record| record.ok().filter(|record| record.timestamp_ms >= timestamp_ms))
