@@ -5,7 +5,7 @@
 //! Rooms form a line, and a room names only rooms to its left (`tests/tidy.rs` holds it):
 //!
 //! ```text
-//! annals-wire <- { annals-client, clock sync } <- storage <- state <- broker <- { grpc } <- server <- cli <- main
+//! annals-wire <- { annals-client, clock sync } <- storage <- state <- broker <- { grpc, model } <- server <- cli <- main
 //! ```
 //!
 //! | room | what it is | knows nothing of |
@@ -14,6 +14,7 @@
 //! | [`storage`] | the disk: journal, segments, snapshots, recovery | tokio, topic names, groups |
 //! | [`state`] | the truth that is not records: topics, committed offsets, request ids; pure `apply(entry)` | disks, time, tokio |
 //! | [`broker`] | the meaning of produce, fetch and commit | protobuf services |
+//! | [`model`] | the power-cut model that the storage is run on in tests | doors |
 //! | [`grpc`] | the door: bytes in, [`broker`], bytes out | files |
 //! | [`server`] | the process: configuration, doors, shutdown | commands |
 //! | [`cli`] | one file per command; speaks to servers through `annals-client` alone | |
@@ -36,6 +37,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod grpc;
+pub mod model;
 pub mod server;
 pub mod state;
 pub mod storage;

@@ -15,6 +15,7 @@ const TICK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Runner {
     storage: Arc<Storage>,
+    commit: JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
 }
@@ -50,12 +51,12 @@ impl Storage {
         };
         let (commit, snapshot, upkeep) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
         let (at_snapshot, at_upkeep) = (Arc::clone(&stop), Arc::clone(&stop));
+        let commit = spawn("commit", Box::new(move || commit_loop(&commit)))?;
         let threads = vec![
-            spawn("commit", Box::new(move || commit_loop(&commit)))?,
             spawn("snapshot", Box::new(move || snapshot_loop(&snapshot, &source, &at_snapshot)))?,
             spawn("upkeep", Box::new(move || upkeep_loop(&upkeep, &at_upkeep)))?,
         ];
-        Ok(Runner { storage: Arc::clone(self), threads, stop })
+        Ok(Runner { storage: Arc::clone(self), commit, threads, stop })
     }
 }
 
@@ -64,6 +65,9 @@ impl Runner {
     /// nothing to replay.
     pub fn stop(self) {
         self.storage.close();
+        // The last frame first: the snapshot that ends the run in order must cover it.
+        self.commit.join().expect("the commit thread does not panic");
+        self.storage.no_more_acks();
         self.stop.set();
         for thread in self.threads {
             thread.join().expect("the storage threads do not panic");
@@ -77,7 +81,7 @@ fn commit_loop(storage: &Arc<Storage>) {
         match storage.commit_step() {
             Step::Committed => idle = false,
             Step::Failed => return,
-            Step::Idle if storage.queue().is_closed() => return,
+            Step::Idle if storage.queue().is_closed() && storage.queue().is_empty() => return,
             Step::Idle if idle => storage.queue().wait(Duration::from_secs(1)),
             Step::Idle => {
                 storage.queue().wait(Storage::IDLE);
@@ -124,15 +128,8 @@ fn take_snapshot(storage: &Arc<Storage>, source: &SectionSource, stop: &Stop) {
     }
 }
 
-/// Once the commit thread has nothing left to do.
+/// Once the commit thread is gone.
 fn last_snapshot(storage: &Arc<Storage>, source: &SectionSource) {
-    // The commit thread ends when the queue is closed and empty; its last cycle is over when its lock is free.
-    while !storage.queue().is_empty() || !storage.is_durable(storage.last_number()) {
-        if storage.failure().is_some() || storage.is_tainted() {
-            return;
-        }
-        std::thread::yield_now();
-    }
     if !storage.has_changed_since_snapshot() {
         return;
     }

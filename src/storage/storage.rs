@@ -299,6 +299,12 @@ impl Storage {
         self.upkeep.wake();
     }
 
+    /// The commit cycle has ended: whoever still waits is told so.
+    pub(crate) fn no_more_acks(&self) {
+        let due = self.waiters.lock().close();
+        tell(due);
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -308,8 +314,7 @@ impl Storage {
         tracing::error!(why, "no more acks: the process has to end, the next start recovers");
         let _first_counts = self.failure.set(why.to_owned());
         self.close();
-        let due = self.waiters.lock().close();
-        tell(due);
+        self.no_more_acks();
     }
 
     /// A flush or a write of a segment failed: that partition stops until the next start.
