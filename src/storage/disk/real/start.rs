@@ -107,6 +107,19 @@ impl RealDisk {
         Ok(Self::over(fd, false))
     }
 
+    /// Opens a data directory to be judged: no change, and refused while a server has it, whose half-done work would look
+    /// like damage. No server can start on it meanwhile.
+    pub fn open_at_rest(root: &Path) -> Result<Self, LockError> {
+        let fd = open_dir(root).map_err(LockError::while_doing("opening the directory"))?;
+        match retry(|| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockShared)) {
+            Ok(()) => Ok(Self::over(fd, false)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(LockError::InUse { pid: owner_of(&fd) })
+            }
+            Err(error) => Err(LockError::new("locking the directory", error)),
+        }
+    }
+
     fn over(root: OwnedFd, writable: bool) -> Self {
         Self { root, writable, maps: Usage::new(max_maps()), room: Room::Kernel }
     }

@@ -296,3 +296,15 @@ fn errors_tell_what_happened() {
     assert_eq!(io.to_string(), "locking: unsupported");
     assert!(std::error::Error::source(&io).is_some());
 }
+
+#[test]
+fn a_directory_is_judged_at_rest_only() {
+    let (dir, disk) = new_disk();
+    assert!(matches!(RealDisk::open_at_rest(dir.path()), Err(LockError::InUse { .. })));
+    drop(disk);
+    let judged = RealDisk::open_at_rest(dir.path()).unwrap();
+    assert!(matches!(RealDisk::open(dir.path()), Err(LockError::InUse { .. })));
+    RealDisk::open_at_rest(dir.path()).expect("several may look at a time");
+    drop(judged);
+    RealDisk::open(dir.path()).unwrap();
+}
