@@ -220,6 +220,7 @@ impl Subscription {
             let bounds = part.cursor.lane.partition.bounds();
             Watermark {
                 topic: part.cursor.topic.name().clone(),
+                topic_id: part.cursor.lane.partition.key().topic,
                 partition: part.cursor.lane.partition.key().partition,
                 high_watermark: bounds.high_watermark,
                 next_offset: part.cursor.offset,
@@ -233,6 +234,7 @@ impl Subscription {
 fn caught_up(slice: Slice) -> SubEvent {
     SubEvent::CaughtUp {
         topic: slice.topic,
+        topic_id: slice.topic_id,
         partition: slice.partition,
         next_offset: slice.next_offset,
         leader_epoch: slice.leader_epoch,

@@ -230,6 +230,8 @@ pub enum SubEvent {
     CaughtUp {
         /// Topic name.
         topic: Arc<str>,
+        /// Topic id.
+        topic_id: TopicId,
         /// Partition.
         partition: u32,
         /// Offset at which it was true.
@@ -251,6 +253,8 @@ pub enum SubEvent {
 pub struct Watermark {
     /// Topic name.
     pub topic: Arc<str>,
+    /// Topic id.
+    pub topic_id: TopicId,
     /// Partition.
     pub partition: u32,
     /// First offset a reader may not see yet.

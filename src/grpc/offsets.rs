@@ -1,0 +1,56 @@
+//! OffsetService: commit, read back, find offsets.
+
+use annals_wire::v1::{self, offset_service_server::OffsetService};
+use tonic::{Request, Response, Status};
+
+use super::{Services, convert};
+use crate::broker::Commit;
+
+#[tonic::async_trait]
+impl OffsetService for Services {
+    async fn commit_offsets(
+        &self,
+        request: Request<v1::CommitOffsetsRequest>,
+    ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
+        let asked = request.into_inner();
+        let positions =
+            asked.offsets.into_iter().enumerate().map(|(index, position)| convert::commit_position(index, position));
+        let commit = Commit {
+            group: asked.group,
+            positions: positions.collect::<Result<_, _>>()?,
+            allow_backwards: asked.allow_backwards,
+        };
+        self.broker.commit_offsets(commit).await?;
+        Ok(Response::new(v1::CommitOffsetsResponse {}))
+    }
+
+    async fn get_offsets(
+        &self,
+        request: Request<v1::GetOffsetsRequest>,
+    ) -> Result<Response<v1::GetOffsetsResponse>, Status> {
+        let asked = request.into_inner();
+        let offsets = self.broker.get_offsets(&asked.group, &asked.topics).await?;
+        Ok(Response::new(v1::GetOffsetsResponse {
+            offsets: offsets.into_iter().map(convert::committed).collect(),
+        }))
+    }
+
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        let asked = request.into_inner();
+        let found = self.broker.list_offsets(&asked.topic, &asked.partitions, asked.timestamp_ms).await?;
+        let offsets = found.partitions.into_iter().map(|offsets| v1::PartitionOffsets {
+            partition: offsets.partition,
+            earliest_offset: offsets.earliest_offset,
+            latest_offset: offsets.latest_offset,
+            timestamp_offset: offsets.timestamp_offset,
+            leader_epoch: offsets.leader_epoch,
+        });
+        Ok(Response::new(v1::ListOffsetsResponse {
+            offsets: offsets.collect(),
+            topic_id: convert::id(found.topic_id),
+        }))
+    }
+}

@@ -1,0 +1,67 @@
+//! The listening socket: takes connections, as many at a time as are allowed, until it is told to stop.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::connection::{self, Rules};
+use crate::{grpc::Door, sync::Arc};
+
+/// Pause after an accept failed: when files run out, trying again at once only burns the processor.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves connections until `stop` has a deadline, then waits for those that are open. Dropping it cuts them.
+pub(super) async fn accept(
+    listener: TcpListener,
+    door: Door,
+    most: u32,
+    rules: Rules,
+    stop: watch::Receiver<Option<Duration>>,
+) {
+    let room = Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS)));
+    let mut open = JoinSet::new();
+    let mut stopped = stop.clone();
+    loop {
+        let next = async {
+            // Closed never: the semaphore lives as long as this loop.
+            let permit = Arc::clone(&room).acquire_owned().await.ok();
+            (permit, take(&listener).await)
+        };
+        tokio::select! {
+            biased;
+            () = told(&mut stopped) => break,
+            Some(_) = open.join_next() => {}
+            (permit, accepted) = next => match accepted {
+                Ok(stream) => {
+                    let serving = connection::serve(stream, door.clone(), rules, stop.clone());
+                    open.spawn(async move {
+                        serving.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while open.join_next().await.is_some() {}
+}
+
+/// Returns once `stop` is set; also if nobody is left who could set it.
+pub(super) async fn told(stop: &mut watch::Receiver<Option<Duration>>) {
+    let _ = stop.wait_for(Option::is_some).await;
+}
+
+async fn take(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    // Answers are small and awaited: no waiting for more to send.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

@@ -1,0 +1,193 @@
+//! The process: configuration, data directory, doors, shutdown.
+//!
+//! ```text
+//! bind the port -> lock the data directory -> answer RECOVERING -> recover -> serve
+//! SIGTERM, SIGINT or a failed journal -> NOT_SERVING, Drain on streams -> wait for calls (bounded) -> last snapshot
+//! ```
+//!
+//! 1. The port is bound before the data directory is touched: a server that cannot serve writes nothing.
+//! 2. Calls are served only once recovery is done.
+//! 3. A stop ends: what has not finished by the deadline is cut.
+//! 4. When the journal fails no ack is given any more, so the process ends, with a message.
+
+mod banner;
+mod config;
+mod connection;
+mod data;
+mod error;
+mod listen;
+mod process;
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+pub use banner::Output;
+pub use config::{Config, DEFAULT_ADDRESS, Flags, SETTINGS, Setting, Source, reference};
+pub use error::ServeError;
+pub use process::run;
+
+use crate::{
+    broker::{self, Broker, Health, Limits, Running, TopicDefaults},
+    clock::{Clock, SystemClock},
+    grpc::{self, Door},
+    storage::{Options, Report},
+    sync::Arc,
+};
+
+/// How often a running server looks whether its journal still works.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+/// How long streams that write get to finish before produce is refused.
+const WRITERS_TIME: Duration = Duration::from_secs(2);
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    report: Report,
+    broker: Arc<Broker>,
+    running: Running,
+    door: Door,
+    accepting: JoinHandle<()>,
+    stop: watch::Sender<Option<Duration>>,
+    config: Config,
+}
+
+/// Starts a server; ready to serve when this returns. Needs a tokio runtime.
+pub async fn start(config: Config) -> Result<Server, ServeError> {
+    start_with(config, Arc::new(SystemClock::new())).await
+}
+
+/// As [`start`], by this clock.
+pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Server, ServeError> {
+    let listener = bind(&config.grpc).await?;
+    let address = listener.local_addr().map_err(|source| ServeError::Address { address: config.grpc.clone(), source })?;
+    let disk = data::open(&config)?;
+    let settings = grpc::Settings { address: shown(&config.grpc, address), inflight_bytes: config.inflight_bytes };
+    let door = Door::new(settings).await;
+    let (stop, stopped) = watch::channel(None);
+    let rules = connection::Rules { streams: config.streams, address };
+    let accepting = tokio::spawn(listen::accept(listener, door.clone(), config.connections, rules, stopped));
+
+    let recovering = {
+        let (clock, options, broker_config) = (Arc::clone(&clock), options(&config), broker_config(&config));
+        let data = config.data.clone();
+        tokio::task::spawn_blocking(move || {
+            let (broker, report) = Broker::open(disk, clock, options, broker_config).map_err(|error| data::refused(data, error))?;
+            let running = broker.start().map_err(|source| ServeError::Io { doing: "starting the storage's threads".into(), source })?;
+            Ok((broker, running, report))
+        })
+    };
+    let recovered = recovering.await.unwrap_or_else(|panic| {
+        Err(ServeError::Failed { what: format!("recovery ended unexpectedly: {panic}") })
+    });
+    let (broker, running, report) = match recovered {
+        Ok(recovered) => recovered,
+        Err(error) => {
+            accepting.abort();
+            return Err(error);
+        }
+    };
+    door.open(Arc::clone(&broker), clock).await;
+    Ok(Server { address, report, broker, running, door, accepting, stop, config })
+}
+
+async fn bind(address: &str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: address.to_owned() },
+        _ => ServeError::Address { address: address.to_owned(), source },
+    })
+}
+
+/// The address as clients reach it: the host as it was given, the port that was taken.
+fn shown(given: &str, taken: SocketAddr) -> Arc<str> {
+    let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+    format!("{host}:{}", taken.port()).into()
+}
+
+fn options(config: &Config) -> Options {
+    Options { ring_bytes: config.journal_bytes, ..Options::default() }
+}
+
+fn broker_config(config: &Config) -> broker::Config {
+    broker::Config {
+        auto_create: config.auto_create,
+        topic_defaults: TopicDefaults {
+            partitions: config.partitions,
+            level: config.durability,
+            segment_bytes: config.segment_bytes,
+            ..TopicDefaults::default()
+        },
+        limits: Limits::default(),
+        ..broker::Config::default()
+    }
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What recovery found.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// What is behind the door.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// The door itself.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Returns when the journal has failed, with what it says.
+    pub async fn failed(&self) -> ServeError {
+        loop {
+            if let Health::Failed { reason } = self.broker.health() {
+                return ServeError::Failed { what: reason };
+            }
+            tokio::time::sleep(HEALTH_INTERVAL).await;
+        }
+    }
+
+    /// Says good-bye, waits for what runs, writes the last snapshot. Ends at the deadline of the configuration.
+    pub async fn shutdown(self) -> Result<(), ServeError> {
+        let deadline = Duration::from_millis(self.config.shutdown_ms);
+        self.shutdown_within(deadline).await
+    }
+
+    /// As [`Self::shutdown`], by this deadline.
+    pub async fn shutdown_within(self, deadline: Duration) -> Result<(), ServeError> {
+        self.door.drain(deadline).await;
+        self.stop.send_replace(Some(deadline));
+        let mut accepting = self.accepting;
+        let goodbye = async {
+            let _ = tokio::time::timeout(WRITERS_TIME, self.door.written()).await;
+            self.broker.drain(deadline);
+            let _ = (&mut accepting).await;
+        };
+        if tokio::time::timeout(deadline, goodbye).await.is_err() {
+            tracing::warn!(milliseconds = deadline.as_millis(), "calls were cut at the deadline of the shutdown");
+            self.broker.drain(Duration::ZERO);
+        }
+        accepting.abort();
+        let tally = self.door.tally();
+        tracing::info!(calls = tally.calls, failed = tally.failed, "the door is closed");
+        let running = self.running;
+        let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
+        stopped.map_err(|panic| ServeError::Failed { what: format!("stopping ended unexpectedly: {panic}") })?;
+        match self.broker.health() {
+            Health::Failed { reason } => Err(ServeError::Failed { what: reason }),
+            Health::Serving | Health::Degraded { .. } | Health::Draining => Ok(()),
+        }
+    }
+}
