@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
+use annals_wire::limits;
+
 use super::Config;
 use crate::storage::Level;
 
@@ -98,10 +100,10 @@ pub static SETTINGS: [Setting; 12] = [
     },
     Setting {
         key: "storage.segment_bytes",
-        about: "Size at which a segment file is closed and the next begins, 8 MiB to 1 GiB.",
+        about: "Size at which a segment file is closed and the next begins, 1 MiB to 2 GiB.",
         get: |config| config.segment_bytes.to_string(),
         set: |config, text| {
-            config.segment_bytes = bytes(text, 8 << 20, 1 << 30)?;
+            config.segment_bytes = bytes(text, limits::MIN_SEGMENT_BYTES, limits::MAX_SEGMENT_BYTES)?;
             Ok(())
         },
     },

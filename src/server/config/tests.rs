@@ -69,7 +69,7 @@ fn bad_values_name_the_place_the_value_and_the_range() {
         ("data = ''", ["data", "\"\"", "empty"]),
         ("[topics]\npartitions = 0", ["topics.partitions", "\"0\"", "1 to 1024"]),
         ("[topics]\ndurability = 'disk'", ["topics.durability", "\"disk\"", "fsync, interval or os"]),
-        ("[storage]\nsegment_bytes = '1KiB'", ["storage.segment_bytes", "\"1KiB\"", "8388608 to 1073741824"]),
+        ("[storage]\nsegment_bytes = '1KiB'", ["storage.segment_bytes", "\"1KiB\"", "1048576 to 2147483648"]),
         ("[storage]\nsegment_bytes = '1MB'", ["storage.segment_bytes", "\"1MB\"", "64MiB"]),
         ("ephemeral = 'maybe'", ["ephemeral", "\"maybe\"", "true or false"]),
         ("data = [1]", ["data", "must be", "string"]),
