@@ -34,6 +34,9 @@ use crate::storage::{
 pub(crate) const FIRST_FILE: u32 = 1;
 const BEGINNING: Place = Place { sequence: 1, file: FIRST_FILE, position: BLOCK, previous_crc: 0 };
 
+/// Bytes of a file looked at to see whether it holds anything newer than the chain's end.
+const PEEK: u64 = 256 * 1024;
+
 /// A batch that the journal holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Inline {
@@ -454,12 +457,19 @@ fn prove_torn(root: &Root, found: &Replayed, proven: u64) -> Result<(), OpenErro
         )));
     }
     for file in found.used.iter().chain(&found.free) {
-        let mut position = BLOCK;
-        while position + BLOCK <= file.size {
+        let here = file.id == next.file;
+        let mut position = if here { next.position } else { BLOCK };
+        // A later part of the chain begins at the beginning of its file; one that holds only older frames is not read on.
+        let mut until = if here { file.size } else { file.size.min(BLOCK + PEEK) };
+        while position + BLOCK <= until {
             let io = |source| OpenError::Io { doing: format!("reading {}", ring::path(file.id)), source };
             let head = file.file.view(position, HEADER_LEN).map_err(io)?;
-            let later = FrameHeader::decode(&head, root.frame_magic)
-                .filter(|header| header.sequence > next.sequence && header.durable >= next.sequence);
+            let later =
+                FrameHeader::decode(&head, root.frame_magic).filter(|header| header.sequence > next.sequence);
+            if later.is_some() {
+                until = file.size;
+            }
+            let later = later.filter(|header| header.durable >= next.sequence);
             if let Some(header) = later {
                 let length = u64::from(header.length).min(file.size - position);
                 let frame =
