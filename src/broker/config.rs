@@ -106,6 +106,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// None for records: for what was taken before.
+    pub(crate) fn none() -> Self {
+        Self {
+            max_record_bytes: u32::MAX,
+            max_batch_bytes: u32::MAX,
+            max_batch_records: u32::MAX,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

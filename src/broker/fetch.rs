@@ -57,6 +57,7 @@ struct Poll {
     bytes: usize,
     /// Waiting would bring nothing more: a partition failed, or the next batch does not fit.
     settled: bool,
+    topic_gone: bool,
     /// Whether to ask for news where there is nothing.
     waits: bool,
 }
@@ -84,7 +85,13 @@ impl Broker {
         loop {
             let settled = poll.settled || draining.borrow_and_update().is_some();
             match patience.next(poll.bytes, settled, self.clock.monotonic()) {
-                Step::Answer => return poll.answer(),
+                Step::Answer => {
+                    // That a topic is gone is told once its deletion is on disk.
+                    if poll.topic_gone {
+                        self.read_durable(self.storage.last_number()).await?;
+                    }
+                    return poll.answer();
+                }
                 Step::Wait(left) => {
                     let inbox = poll.registrations.inbox();
                     tokio::select! {
@@ -130,6 +137,7 @@ impl Poll {
             budget: budget.saturating_sub(framing).max(1),
             bytes: 0,
             settled,
+            topic_gone: false,
             waits,
         }
     }
@@ -163,6 +171,7 @@ impl Poll {
             Ok(found) => found,
             Err(error) => {
                 self.settled = true;
+                self.topic_gone |= matches!(error, Error::TopicNotFound { .. });
                 // What was read before the failure is good; the failure comes again with the next read.
                 if slice.as_ref().is_none_or(Slice::is_empty) {
                     let (topic, partition) =

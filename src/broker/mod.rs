@@ -69,6 +69,10 @@ const RETRY_SOON: Duration = Duration::from_millis(200);
 /// When to come back if the disk is full.
 const RETRY_FULL: Duration = Duration::from_secs(1);
 
+/// How long the end of the broker waits for those who are storing records, and how often it looks.
+const STOP_WAITS: u32 = 1000;
+const STOP_WAIT: Duration = Duration::from_millis(1);
+
 /// The state, each part behind a lock of its own. Locked in this order.
 #[derive(Debug)]
 struct Truth {
@@ -99,6 +103,8 @@ pub struct Broker {
     drain: watch::Sender<Option<Duration>>,
     /// Reads that may wait.
     waiting: Arc<AtomicUsize>,
+    /// Calls between their first check and their append.
+    storing: Arc<AtomicUsize>,
 }
 
 /// A broker whose storage commits.
@@ -112,6 +118,13 @@ impl Running {
     /// Ends it: what was taken is committed, the last snapshot written. Blocks.
     pub fn stop(self) {
         self.broker.drain(Duration::ZERO);
+        // Who had been let in before that gets its records stored, so that storage closes behind the last of them.
+        for _ in 0..STOP_WAITS {
+            if self.broker.storing.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            std::thread::sleep(STOP_WAIT);
+        }
         self.runner.stop();
     }
 }
@@ -141,6 +154,7 @@ impl Broker {
             }),
             drain: watch::Sender::new(None),
             waiting: Arc::default(),
+            storing: Arc::default(),
         };
         Ok((Arc::new(broker), report))
     }
@@ -205,23 +219,42 @@ impl Broker {
     }
 
     /// Counts a read that may wait, as long as the guard lives.
-    fn enter_waiting(&self) -> Result<WaitingGuard, Error> {
+    fn enter_waiting(&self) -> Result<Entered, Error> {
         let limit = self.config.limits.max_waiting;
-        let guard = WaitingGuard(Arc::clone(&self.waiting));
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before >= usize::try_from(limit).unwrap_or(usize::MAX) {
+        let entered = Entered::new(&self.waiting);
+        if entered.before >= usize::try_from(limit).unwrap_or(usize::MAX) {
             return Err(Error::Throttled { retry_delay: RETRY_SOON });
         }
-        Ok(guard)
+        Ok(entered)
+    }
+
+    /// Lets a call in that stores records, unless the broker goes away. Counted first, so that who ends the broker either
+    /// sees it or is seen by it.
+    fn enter_storing(&self) -> Result<Entered, Error> {
+        let entered = Entered::new(&self.storing);
+        if self.draining() {
+            return Err(Error::ShuttingDown { retry_delay: RETRY_SOON });
+        }
+        Ok(entered)
     }
 }
 
-/// A place among the reads that may wait.
+/// Counted, as long as it lives.
 #[derive(Debug)]
-struct WaitingGuard(Arc<AtomicUsize>);
+struct Entered {
+    count: Arc<AtomicUsize>,
+    before: usize,
+}
 
-impl Drop for WaitingGuard {
+impl Entered {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        let before = count.fetch_add(1, Ordering::SeqCst);
+        Self { count: Arc::clone(count), before }
+    }
+}
+
+impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::SeqCst);
     }
 }

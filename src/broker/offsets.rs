@@ -259,8 +259,10 @@ impl Broker {
             });
             list.collect::<Result<Vec<_>, Error>>()
         });
-        let partitions = listed.await.unwrap_or(Err(Error::ShuttingDown { retry_delay: RETRY_SOON }))?;
-        Ok(TopicOffsets { topic_id, partitions })
+        match listed.await.unwrap_or(Err(Error::ShuttingDown { retry_delay: RETRY_SOON })) {
+            Ok(partitions) => Ok(TopicOffsets { topic_id, partitions }),
+            Err(error) => self.refuse(error).await,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Broker, Error, PartitionAppend, Produce, Produced, RETRY_FULL, RETRY_SOON,
+    Broker, Error, Limits, PartitionAppend, Produce, Produced, RETRY_FULL, RETRY_SOON,
     catalog::{Lane, Topic},
     gather::{Request, Split},
     once::Once,
@@ -91,9 +91,7 @@ impl Broker {
     /// # Errors
     /// Nothing is stored then, and nothing will be.
     pub async fn submit(&self, call: Produce) -> Result<PendingAck, Error> {
-        if self.draining() {
-            return Err(Error::ShuttingDown { retry_delay: RETRY_SOON });
-        }
+        let _storing = self.enter_storing()?;
         let request = Request::new(call)?;
         if let Some(done) = self.seen(&request).await? {
             return self.answer_again(&request, &done);
@@ -125,7 +123,8 @@ impl Broker {
         }
         let partitions = self.config.topic_defaults.partitions;
         if let Some(partition) = request.partition.filter(|partition| *partition >= partitions) {
-            return Err(Error::PartitionUnknown { topic: request.topic.clone(), partition, partitions });
+            let topic = request.topic.clone();
+            return self.refuse(Error::PartitionUnknown { topic, partition, partitions }).await;
         }
         request.split(&self.config.limits, partitions, |_| 0)?;
         Ok(self.auto_create(&request.topic).await?.topic)
@@ -254,7 +253,8 @@ impl Broker {
         let topic_id = annals_wire::ids::TopicId::from_slice(&produced.topic_id).unwrap_or_default();
         let topic: Arc<str> = Arc::from(request.topic.as_str());
         let mut indexes = if produced.batches.len() > 1 {
-            request.split(&self.config.limits, produced.partitions, |_| produced.keyless_partition)?.parts
+            // It was within the limits when it was stored, whatever they are now.
+            request.split(&Limits::none(), produced.partitions, |_| produced.keyless_partition)?.parts
         } else {
             Vec::new()
         };
@@ -323,8 +323,8 @@ impl Road<'_> {
     /// All or nothing where it must be: with an id, and at fsync when several partitions are touched.
     fn mode(&self) -> Mode {
         let level = self.request.level.unwrap_or(Level::Os);
-        let own = self.topic.state.settings.level;
-        let several = self.lanes.len() > 1 && level.max(own) == Level::Fsync;
+        let own = self.lanes.iter().map(|lane| lane.partition.level()).max();
+        let several = self.lanes.len() > 1 && Some(Level::Fsync) == own.max(Some(level));
         Mode { level, atomic: self.request.once.is_some() || several }
     }
 

@@ -55,8 +55,15 @@ impl Broker {
                 }
             }
         };
-        let in_time = tokio::time::timeout(self.config.room_wait, wait).await;
-        in_time.unwrap_or(Err(Error::Throttled { retry_delay: RETRY_SOON }))
+        let mut draining = self.drain.subscribe();
+        tokio::select! {
+            room = wait => room,
+            () = tokio::time::sleep(self.config.room_wait) => Err(Error::Throttled { retry_delay: RETRY_SOON }),
+            // Records do not hold up the end of the broker; what is small and decided goes on.
+            _drained = draining.wait_for(Option::is_some), if class == Class::Data => {
+                Err(Error::ShuttingDown { retry_delay: RETRY_SOON })
+            }
+        }
     }
 
     fn try_room(&self, bytes: u64, class: Class) -> Result<Option<Room>, Error> {

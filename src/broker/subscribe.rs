@@ -10,13 +10,13 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Broker, Error, PartitionFailure, Slice, SubEvent, Subscribe, WaitingGuard, Watermark,
+    Broker, Entered, Error, PartitionFailure, Slice, SubEvent, Subscribe, Watermark,
     catalog::Topic,
     inbox::Registrations,
     position::Cursor,
     read::{ReadRules, read},
 };
-use crate::sync::Arc;
+use crate::{storage::CommitError, sync::Arc};
 
 /// One partition of a subscription.
 #[derive(Debug)]
@@ -47,7 +47,8 @@ pub struct Subscription {
     parts: Vec<Part>,
     followed: Vec<Followed>,
     ready: VecDeque<Look>,
-    failures: VecDeque<PartitionFailure>,
+    /// With the number that has to be durable before each is told.
+    failures: VecDeque<(u64, PartitionFailure)>,
     registrations: Registrations,
     rules: ReadRules,
     max_bytes: usize,
@@ -55,7 +56,7 @@ pub struct Subscription {
     told_drain: bool,
     /// When something was said last, on the monotonic clock.
     spoke: Duration,
-    _place: WaitingGuard,
+    _place: Entered,
 }
 
 impl Broker {
@@ -83,7 +84,7 @@ impl Broker {
         for cursor in resolved.cursors {
             match cursor {
                 Ok(cursor) => subscription.add(cursor),
-                Err(failure) => subscription.failures.push_back(failure),
+                Err(failure) => subscription.failures.push_back((0, failure)),
             }
         }
         for topic in resolved.whole_topics {
@@ -91,7 +92,7 @@ impl Broker {
             subscription.followed.push(Followed { topic });
         }
         match subscription.failures.front() {
-            Some(first) if subscription.parts.is_empty() => Err(first.error.clone()),
+            Some((_, first)) if subscription.parts.is_empty() => Err(first.error.clone()),
             _ => Ok(subscription),
         }
     }
@@ -106,9 +107,19 @@ impl Subscription {
     /// What comes next; waits for it. `None` = no partition is left. The future may be dropped and made again.
     pub async fn next(&mut self) -> Option<SubEvent> {
         loop {
+            if let Some((number, _)) = self.failures.front() {
+                // If the journal is gone this is the least of the reader's troubles, and just as true.
+                let _durable = self.broker.read_durable(*number).await;
+                let told = self.failures.pop_front();
+                self.spoke = self.broker.clock.monotonic();
+                return told.map(|(_, failure)| SubEvent::PartitionError(failure));
+            }
             if let Some(event) = self.now() {
                 self.spoke = self.broker.clock.monotonic();
                 return Some(event);
+            }
+            if !self.failures.is_empty() {
+                continue;
             }
             if self.parts.iter().all(|part| part.failed) {
                 return None;
@@ -138,9 +149,6 @@ impl Subscription {
                 deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
             });
         }
-        if let Some(failure) = self.failures.pop_front() {
-            return Some(SubEvent::PartitionError(failure));
-        }
         for index in self.registrations.inbox().take() {
             self.ready.push_back(look(index));
         }
@@ -152,7 +160,7 @@ impl Subscription {
                     None
                 }
             };
-            if event.is_some() {
+            if event.is_some() || !self.failures.is_empty() {
                 return event;
             }
         }
@@ -168,7 +176,11 @@ impl Subscription {
                 part.failed = true;
                 self.registrations.cancel(part_index(index));
                 let (topic, partition) = (cursor.topic.name().clone(), cursor.lane.partition.key().partition);
-                Some(SubEvent::PartitionError(PartitionFailure { topic, partition, error }))
+                // That a topic is gone is told once its deletion is on disk.
+                let gone = matches!(error, Error::TopicNotFound { .. });
+                let number = if gone { self.broker.storage.last_number() } else { 0 };
+                self.failures.push_back((number, PartitionFailure { topic, partition, error }));
+                None
             }
             Ok(slice) if slice.next_offset > cursor.offset => {
                 cursor.offset = slice.next_offset;
@@ -197,6 +209,19 @@ impl Subscription {
             self.broker.catalog.get(followed.topic.name()).filter(|now| now.id() == followed.topic.id());
         // A topic that is gone says so through its partitions.
         let Some(now) = now else { return };
+        if let Some(number) = now.unsettled() {
+            if !self.broker.storage.is_durable(number) {
+                let inbox = Arc::clone(self.registrations.inbox());
+                let again = Box::new(move |durable: Result<(), CommitError>| {
+                    if durable.is_ok() {
+                        inbox.put(topic_index(index));
+                    }
+                });
+                self.broker.storage.on_durable(number, again);
+                return;
+            }
+            now.settle();
+        }
         let known = std::mem::replace(&mut followed.topic, Arc::clone(&now)).lanes.len();
         let room = usize::try_from(self.broker.config.limits.max_read_partitions).unwrap_or(usize::MAX);
         for lane in now.lanes.iter().skip(known) {
@@ -207,7 +232,7 @@ impl Subscription {
                     format!("the subscription has {room} partitions already; begin another for this one");
                 let (topic, partition) = (now.name().clone(), lane.partition.key().partition);
                 let error = Error::argument("positions", why);
-                self.failures.push_back(PartitionFailure { topic, partition, error });
+                self.failures.push_back((0, PartitionFailure { topic, partition, error }));
             }
         }
         if !self.registrations.wait(topic_index(index), &readers, seen) {

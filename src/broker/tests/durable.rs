@@ -2,7 +2,10 @@
 
 use std::{future::Future, pin::Pin, task::Poll};
 
-use super::*;
+use super::{
+    super::{SubEvent, Subscribe},
+    *,
+};
 
 /// A call that has been started and is looked at, step by step.
 struct Started<T>(Pin<Box<dyn Future<Output = T> + Send>>);
@@ -203,4 +206,52 @@ async fn a_call_that_is_dropped_half_way_leaves_nothing() {
     house.commit();
     assert_eq!(house.broker.submit(call(&to("t", 0, &["small"]))).await.map(drop), Ok(()));
     assert_eq!(house.broker.catalog.get("t").unwrap().lanes[0].partition.bounds().log_end, end + 1);
+}
+
+#[tokio::test]
+async fn that_a_topic_is_gone_is_told_once_that_is_durable() {
+    let house = house().await;
+    let broker = Arc::clone(&house.broker);
+    let call = Fetch { max_wait: Duration::from_secs(20), ..fetch(vec![at("t", 0, Start::Latest)]) };
+    let polling = Started::new(async move { broker.fetch(call).await }).await;
+    let subscribe = Subscribe {
+        positions: vec![all_of("t", Start::Latest)],
+        max_bytes: 0,
+        accept_codecs: CodecSet::default(),
+        skip_damaged: false,
+    };
+    let mut subscription = house.broker.subscribe(subscribe).await.unwrap();
+    assert!(matches!(subscription.next().await, Some(SubEvent::CaughtUp { .. })));
+    let broker = Arc::clone(&house.broker);
+    let deleting = Started::new(async move { broker.delete_topic("t", None).await }).await;
+    let mut polling = polling;
+    assert!(polling.look().await.is_none(), "told before the deletion was durable");
+    let mut reading = Started::new(async move { subscription.next().await }).await;
+    assert!(reading.look().await.is_none());
+    house.commit();
+    deleting.answer().await.unwrap();
+    assert_eq!(polling.answer().await.unwrap_err().reason(), "TOPIC_NOT_FOUND");
+    let Some(SubEvent::PartitionError(failure)) = reading.answer().await else { panic!("it is gone") };
+    assert_eq!(failure.error.reason(), "TOPIC_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn that_a_topic_has_grown_is_told_once_that_is_durable() {
+    let house = house().await;
+    let subscribe = Subscribe {
+        positions: vec![all_of("t", Start::Latest)],
+        max_bytes: 0,
+        accept_codecs: CodecSet::default(),
+        skip_damaged: false,
+    };
+    let mut subscription = house.broker.subscribe(subscribe).await.unwrap();
+    assert!(matches!(subscription.next().await, Some(SubEvent::CaughtUp { partition: 0, .. })));
+    let broker = Arc::clone(&house.broker);
+    let two = TopicSettings { partitions: Some(2), ..TopicSettings::default() };
+    let growing = Started::new(async move { broker.update_topic("t", two).await }).await;
+    let mut reading = Started::new(async move { subscription.next().await }).await;
+    assert!(reading.look().await.is_none(), "told before the growth was durable");
+    house.commit();
+    growing.answer().await.unwrap();
+    assert!(matches!(reading.answer().await, Some(SubEvent::CaughtUp { partition: 1, next_offset: 0, .. })));
 }

@@ -160,3 +160,49 @@ async fn all_at_once_and_then_a_crash() {
     after.broker.truth.topics.lock().check();
     after.broker.truth.requests.lock().check();
 }
+
+/// Stopping in the middle of everything: every call ends, and what was acked is there at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stop_under_fire_leaves_nobody_waiting() {
+    for round in 0..10 {
+        let mut house = House::new();
+        house.topic("t", 1).await;
+        let writers: Vec<_> = (0..6)
+            .map(|writer| {
+                let broker = Arc::clone(&house.broker);
+                tokio::spawn(async move {
+                    let mut acked = Vec::new();
+                    for n in 0.. {
+                        let text = format!("{writer}/{n}");
+                        let request_id = if n % 2 == 0 { text.clone() } else { String::new() };
+                        let request = ProduceRequest { request_id, ..to("t", 0, &[&text]) };
+                        match broker.produce(call(&request)).await {
+                            Ok(produced) => acked.push((produced.appends[0].base_offset, text)),
+                            Err(error) => {
+                                assert!(
+                                    ["SHUTTING_DOWN", "OUTCOME_UNKNOWN"].contains(&error.reason()),
+                                    "{error}"
+                                );
+                                break;
+                            }
+                        }
+                    }
+                    acked
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(5 + round)).await;
+        let running = house.running.take().unwrap();
+        tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
+        let mut acked = Vec::new();
+        for writer in writers {
+            let ended = tokio::time::timeout(Duration::from_secs(20), writer).await;
+            acked.extend(ended.expect("a call waits for ever").unwrap());
+        }
+        let after = house.crashed();
+        let stored: BTreeMap<i64, String> = after.values("t", 0).await.into_iter().collect();
+        for (offset, text) in acked {
+            assert_eq!(stored.get(&offset), Some(&text));
+        }
+    }
+}
