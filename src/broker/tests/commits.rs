@@ -126,6 +126,7 @@ async fn a_topic_made_anew_starts_without_commits() {
     for house in [&house, &house.crashed()] {
         let offsets = house.broker.get_offsets("g", &[]).await.unwrap();
         assert_eq!(offsets.iter().map(|one| &*one.topic).collect::<Vec<_>>(), ["keep"]);
+        assert_eq!(house.broker.get_group("g").await.unwrap().committed_partitions, 1, "the others are gone");
         let fetched = house.fetch(vec![at("t", 0, Start::CommittedBy("g".into()))]).await.unwrap();
         assert_eq!(values(&fetched.slices[0]), numbered(0, &["new"]));
         let mut late = one_commit("g", "t", 1);

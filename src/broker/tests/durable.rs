@@ -179,7 +179,7 @@ async fn a_producer_waits_for_room_and_is_told_to_come_back() {
         assert!(pending.len() < 100, "there is no end to the room");
     };
     assert_eq!(error.reason(), "THROTTLED");
-    // Commits have room of their own, even now.
+    // Commits have room of their own, even now: the memory of others is not theirs, nor is the last of the ring.
     let broker = Arc::clone(&house.broker);
     let committing = Started::new(async move { broker.commit_offsets(one_commit("g", "t", 0)).await }).await;
     house.commit();
@@ -254,4 +254,33 @@ async fn that_a_topic_has_grown_is_told_once_that_is_durable() {
     house.commit();
     growing.answer().await.unwrap();
     assert!(matches!(reading.answer().await, Some(SubEvent::CaughtUp { partition: 1, next_offset: 0, .. })));
+}
+
+/// Both look the id up before there is room, and find nothing; only what they find under the lock counts.
+#[tokio::test]
+async fn two_of_one_id_that_waited_for_room_together_are_stored_once() {
+    let house = house().await;
+    let filler = "x".repeat(900_000);
+    let mut pending = Vec::new();
+    while let Ok(stored) =
+        tokio::time::timeout(Duration::from_millis(200), house.broker.submit(call(&to("t", 0, &[&filler])))).await
+    {
+        pending.push(stored.unwrap());
+    }
+    let request = ProduceRequest { request_id: "id".into(), ..to("t", 0, &[&filler]) };
+    let both = [call(&request), call(&request)].map(|call| {
+        let broker = Arc::clone(&house.broker);
+        tokio::spawn(async move { broker.produce(call).await })
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut duplicates = Vec::new();
+    for one in both {
+        while !one.is_finished() {
+            house.commit();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        duplicates.push(one.await.unwrap().unwrap().duplicate);
+    }
+    duplicates.sort_unstable();
+    assert_eq!(duplicates, [false, true]);
 }

@@ -324,3 +324,53 @@ async fn a_drained_broker_takes_no_records_but_commits() {
     house.commit_at("g", "t", 1).await.unwrap();
     assert_eq!(house.values("t", 0).await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_partitions_at_fsync_are_one_group_and_only_then() {
+    let house = House::new();
+    let os = TopicSettings { level: Some(Level::Os), ..TopicSettings::default() };
+    house.broker.create_topic(&Principal::anonymous(), "os", os, "").await.unwrap();
+    let keyed = |topic: &str, keys: &[&str], durability: Durability, id: &str| ProduceRequest {
+        topic: topic.into(),
+        durability: durability.into(),
+        request_id: id.into(),
+        records: keys.iter().map(|key| record(Some(key), key)).collect(),
+        ..ProduceRequest::default()
+    };
+    let many = ["a", "b", "c", "d", "e", "f"];
+    for (request, atomic) in [
+        (keyed("fsync", &many, Durability::Unspecified, ""), true),
+        (keyed("fsync", &["a"], Durability::Unspecified, ""), false),
+        (keyed("fsync", &["a"], Durability::Unspecified, "id-1"), true),
+        (keyed("os", &many, Durability::Os, ""), false),
+        (keyed("os", &many, Durability::Fsync, ""), true),
+        (keyed("os", &["a"], Durability::Os, "id-2"), true),
+    ] {
+        let produced = house.produce(request.clone()).await.unwrap();
+        for append in produced.appends {
+            let start = Start::Offset(append.base_offset);
+            let fetched = house.fetch(vec![at(&request.topic, append.partition, start)]).await.unwrap();
+            let bytes = fetched.slices[0].batches.concat();
+            let header = annals_wire::header::decode(&bytes).unwrap().header;
+            assert_eq!(header.attributes.atomic(), atomic, "{request:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_answer_is_given_again_also_under_smaller_limits() {
+    let house = House::new();
+    let keys: Vec<String> = (0..30).map(|n| format!("key {n}")).collect();
+    let records = keys.iter().map(|key| record(Some(key), key)).collect();
+    let request =
+        ProduceRequest { topic: "t".into(), request_id: "id".into(), records, ..ProduceRequest::default() };
+    let first = house.produce(request.clone()).await.unwrap();
+    assert!(first.appends.len() > 1);
+    let mut smaller = config();
+    smaller.limits.max_record_bytes = 3;
+    let after = House::with(house.disk.snapshot(), smaller, true);
+    let again = after.produce(request).await.unwrap();
+    assert!(again.duplicate);
+    assert_eq!(again.appends[1].record_indexes, first.appends[1].record_indexes);
+    assert_eq!(after.produce(to("t", 0, &["four"])).await.unwrap_err().reason(), "RECORD_TOO_LARGE");
+}
