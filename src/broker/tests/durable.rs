@@ -263,7 +263,8 @@ async fn two_of_one_id_that_waited_for_room_together_are_stored_once() {
     let filler = "x".repeat(900_000);
     let mut pending = Vec::new();
     while let Ok(stored) =
-        tokio::time::timeout(Duration::from_millis(200), house.broker.submit(call(&to("t", 0, &[&filler])))).await
+        tokio::time::timeout(Duration::from_millis(200), house.broker.submit(call(&to("t", 0, &[&filler]))))
+            .await
     {
         pending.push(stored.unwrap());
     }

@@ -43,7 +43,7 @@ fn options() -> Options {
         ring_bytes: 16 << 20,
         ring_file_bytes: 8 << 20,
         pending_bytes: 4 << 20,
-        snapshot_bytes: 1 << 20,
+        snapshot_bytes: 4 << 20,
         keep_free_bytes: 0,
         flush_helpers: 0,
         ..Options::default()
