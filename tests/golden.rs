@@ -3,6 +3,14 @@
 //! `data/golden/<format version>/<case>` never changes once released. A new format adds a folder:
 //! `ANNALS_MAKE_GOLDEN=1 cargo test --test golden make` writes the one of the present format.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_wrap,
+    clippy::too_many_lines,
+    reason = "a test: what does not hold must fail it"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,7 +19,10 @@ use std::{
 };
 
 use annals::{
-    broker::{Broker, Commit, CommitPosition, Config, Fetch, Position, Principal, Produce, Start, TopicSettings},
+    broker::{
+        Broker, CodecSet, Commit, CommitPosition, Config, Fetch, Position, Principal, Produce, Start,
+        TopicSettings,
+    },
     clock::{Clock, ManualClock, SystemClock},
     state::State,
     storage::{Disk, OpenError, Options, RealDisk, Report, Verdict, verify},
@@ -62,13 +73,18 @@ fn open(dir: &Path) -> Result<(Arc<Broker>, Report), OpenError> {
 /// What a partition holds, or the reason it cannot be read.
 fn read(broker: &Broker, partition: u32) -> Result<i64, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let position = Position { topic: "orders".into(), partition: Some(partition), start: Start::Earliest, last_epoch: None };
+    let position = Position {
+        topic: "orders".into(),
+        partition: Some(partition),
+        start: Start::Earliest,
+        last_epoch: None,
+    };
     let call = Fetch {
         positions: vec![position],
         max_wait: Duration::ZERO,
         min_bytes: 0,
         max_bytes: 0,
-        accept_codecs: Default::default(),
+        accept_codecs: CodecSet::default(),
         skip_damaged: false,
     };
     let fetched = runtime.block_on(broker.fetch(call)).map_err(|error| error.reason().to_owned())?;
@@ -128,7 +144,10 @@ fn a_flipped_bit_in_the_newest_snapshot_is_told_and_the_older_one_serves() {
 fn a_flipped_bit_in_a_segment_names_its_offsets_and_the_other_partition_serves() {
     let dir = scratch("segment-bit");
     let damages = judge(dir.path()).unwrap().damages;
-    assert!(matches!(&damages[..], [damage] if damage.offsets == Some((0, 0)) && damage.partition.is_some()), "{damages:?}");
+    assert!(
+        matches!(&damages[..], [damage] if damage.offsets == Some((0, 0)) && damage.partition.is_some()),
+        "{damages:?}"
+    );
     let (_, held) = held(dir.path());
     assert_eq!(held[0], Err("CORRUPT_DATA".to_owned()));
     assert!(held[1].is_ok());
@@ -173,7 +192,12 @@ fn make() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let work = tempfile::tempdir().unwrap();
     let [dir, torn, behind] = ["valid", "torn", "behind"].map(|name| work.path().join(name));
-    let options = Options { ring_bytes: 512 << 10, ring_file_bytes: 256 << 10, keep_free_bytes: 0, ..Options::default() };
+    let options = Options {
+        ring_bytes: 512 << 10,
+        ring_file_bytes: 256 << 10,
+        keep_free_bytes: 0,
+        ..Options::default()
+    };
     {
         let disk = Arc::new(RealDisk::open(&dir).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1_790_000_000_000, 1));
@@ -205,7 +229,16 @@ fn make() {
         runtime.block_on(broker.commit_offsets(commit)).unwrap();
         running.stop();
     }
-    for case in ["valid", "snapshot-bit", "segment-bit", "swapped-segment", "newer-format", "journal-bit", "torn-tail", "foreign-file"] {
+    for case in [
+        "valid",
+        "snapshot-bit",
+        "segment-bit",
+        "swapped-segment",
+        "newer-format",
+        "journal-bit",
+        "torn-tail",
+        "foreign-file",
+    ] {
         let _absent = fs::remove_dir_all(golden(case));
     }
     for case in ["valid", "snapshot-bit", "segment-bit", "swapped-segment", "newer-format"] {
@@ -219,7 +252,10 @@ fn make() {
     };
     let newest = |dir: &Path| {
         let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-        names.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snapshot-")).max().unwrap()
+        names
+            .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snapshot-"))
+            .max()
+            .unwrap()
     };
     flip(&newest(&golden("snapshot-bit")), 80);
     let [first, second] = segments(&golden("segment-bit"));
@@ -243,7 +279,8 @@ fn make() {
         let ring = golden(case).join("journal/1");
         let bytes = fs::read(&ring).unwrap();
         let magic = bytes[4096..4104].to_vec();
-        let frames: Vec<usize> = (4096..bytes.len()).step_by(4096).filter(|at| bytes[*at..*at + 8] == magic).collect();
+        let frames: Vec<usize> =
+            (4096..bytes.len()).step_by(4096).filter(|at| bytes[*at..*at + 8] == magic).collect();
         flip(&ring, frames[frames.len() - 1 - behind_last] + 100);
     }
 }
@@ -255,7 +292,11 @@ fn one_record(n: usize) -> Produce {
         timestamp_ms: Some(1_790_000_000_000 + n as i64),
         ..Default::default()
     };
-    let request = annals_wire::v1::ProduceRequest { topic: "orders".into(), records: vec![record], ..Default::default() };
+    let request = annals_wire::v1::ProduceRequest {
+        topic: "orders".into(),
+        records: vec![record],
+        ..Default::default()
+    };
     let scanned = annals_wire::request::scan(&[Bytes::from(request.encode_to_vec())]).unwrap();
     Produce { scanned, principal: Principal::anonymous() }
 }

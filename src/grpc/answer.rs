@@ -110,16 +110,22 @@ impl Outbox {
     }
 }
 
+/// What writes a stream.
+type Running = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
+
 /// A stream and what it has written.
 pub struct Script {
-    run: Option<Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>>,
+    run: Option<Running>,
     outbox: Outbox,
     end: Option<HeaderMap>,
 }
 
 impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Script").field("running", &self.run.is_some()).field("waiting", &self.outbox.len()).finish()
+        f.debug_struct("Script")
+            .field("running", &self.run.is_some())
+            .field("waiting", &self.outbox.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +164,10 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let answer = self.get_mut();
         match answer {
             Self::Over => Poll::Ready(None),
@@ -167,12 +176,11 @@ impl Body for Answer {
                 *answer = Self::Over;
                 Poll::Ready(Some(Ok(frame)))
             }
-            Self::Whole(whole) => Poll::Ready(Some(Ok(match whole.pieces.next() {
-                Some(piece) => Frame::data(piece),
-                None => {
-                    *answer = Self::Over;
-                    Frame::trailers(success())
-                }
+            Self::Whole(whole) => Poll::Ready(Some(Ok(if let Some(piece) = whole.pieces.next() {
+                Frame::data(piece)
+            } else {
+                *answer = Self::Over;
+                Frame::trailers(success())
             }))),
             Self::Stream(script) => script.poll(context).map(|frame| frame.map(Ok)),
             Self::Framework(framework) => framework.poll(context),

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{refusal::Refusal, status};
 use crate::{
     broker::{
-        self, CodecSet, CommittedOffset, GroupInfo, PartitionFailure, PartitionLeader, Produced, Start, TopicInfo,
-        TopicSettings,
+        self, CodecSet, CommittedOffset, GroupInfo, PartitionFailure, PartitionLeader, Produced, Start,
+        TopicInfo, TopicSettings,
     },
     storage::{Gap, GapReason, Level},
 };
@@ -38,19 +38,25 @@ fn position(index: usize, asked: v1::FetchPosition) -> Result<broker::Position, 
         Some(Asked::LastRecords(count)) => Start::LastRecords(count),
         Some(Asked::CommittedBy(group)) => Start::CommittedBy(group),
     };
-    Ok(broker::Position { topic: asked.topic, partition: asked.partition, start, last_epoch: asked.last_epoch })
+    Ok(broker::Position {
+        topic: asked.topic,
+        partition: asked.partition,
+        start,
+        last_epoch: asked.last_epoch,
+    })
 }
 
 /// Codecs that a reader names; ones that do not exist yet are none of our business.
 pub(super) fn codecs(named: &[i32]) -> CodecSet {
-    let names = |codec: v1::Codec| named.contains(&codec.into());
-    CodecSet { lz4: names(v1::Codec::Lz4), zstd: names(v1::Codec::Zstd) }
+    let has = |codec: v1::Codec| named.contains(&codec.into());
+    CodecSet { lz4: has(v1::Codec::Lz4), zstd: has(v1::Codec::Zstd) }
 }
 
 /// What a fetch asks for; its wait ends early enough for an empty answer to arrive before the caller's deadline.
 pub(super) fn fetch(asked: v1::FetchRequest, timeout: Option<Duration>) -> Result<broker::Fetch, Refusal> {
     let wait = Duration::from_millis(asked.max_wait_ms.into());
-    let max_wait = timeout.map_or(wait, |timeout| wait.min(timeout.saturating_sub((timeout / 10).max(EARLY))));
+    let max_wait =
+        timeout.map_or(wait, |timeout| wait.min(timeout.saturating_sub((timeout / 10).max(EARLY))));
     Ok(broker::Fetch {
         positions: positions(asked.positions)?,
         max_wait,
@@ -103,7 +109,10 @@ pub(super) fn topic_id(field: &str, bytes: &[u8]) -> Result<Option<TopicId>, Ref
         return Ok(None);
     }
     TopicId::from_slice(bytes).map(Some).ok_or_else(|| {
-        Refusal::argument(field, format!("a topic id is 16 bytes, not {}; leave it empty if you have none", bytes.len()))
+        Refusal::argument(
+            field,
+            format!("a topic id is 16 bytes, not {}; leave it empty if you have none", bytes.len()),
+        )
     })
 }
 
@@ -153,6 +162,7 @@ pub(super) fn gap(gap: &Gap) -> v1::OffsetGap {
 }
 
 /// A topic as it is.
+#[expect(clippy::needless_pass_by_value, reason = "turned into, so that it can be named in a map")]
 pub(super) fn topic(info: TopicInfo) -> v1::Topic {
     let partitions = info.partitions.iter().map(|partition| v1::PartitionInfo {
         partition: partition.partition,
@@ -188,6 +198,7 @@ pub(super) fn settings(config: &v1::TopicConfig) -> Result<TopicSettings, Refusa
 }
 
 /// A group as it is.
+#[expect(clippy::needless_pass_by_value, reason = "turned into, so that it can be named in a map")]
 pub(super) fn group(info: GroupInfo) -> v1::Group {
     v1::Group {
         name: info.name.as_ref().into(),
@@ -229,6 +240,7 @@ pub(super) fn commit_position(
 }
 
 /// Who leads a partition: always this node.
+#[expect(clippy::needless_pass_by_value, reason = "turned into, so that it can be named in a map")]
 pub(super) fn leader(leader: PartitionLeader) -> v1::PartitionLeader {
     v1::PartitionLeader {
         topic: leader.topic.as_ref().into(),
@@ -271,12 +283,12 @@ mod tests {
 
     #[test]
     fn odd_numbers_name_their_field() {
-        let asked = v1::FetchPosition {
-            start: Some(v1::fetch_position::Start::Anchor(9)),
-            ..Default::default()
-        };
+        let asked =
+            v1::FetchPosition { start: Some(v1::fetch_position::Start::Anchor(9)), ..Default::default() };
         let refused = positions(vec![v1::FetchPosition::default(), asked]).unwrap_err();
-        assert!(matches!(refused, Refusal::Broker(broker::Error::InvalidArgument { field, .. }) if field == "positions[1].anchor"));
+        assert!(
+            matches!(refused, Refusal::Broker(broker::Error::InvalidArgument { field, .. }) if field == "positions[1].anchor")
+        );
         let config = v1::TopicConfig { segment_bytes: Some(-1), ..Default::default() };
         assert!(settings(&config).is_err());
         assert!(topic_id("topic_id", &[1, 2]).is_err());

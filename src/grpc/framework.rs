@@ -108,8 +108,13 @@ where
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
         let checked = frame.map_err(|_| Refusal::Disconnected).and_then(|frame| {
             frame.data_ref().map_or(Ok(()), |data| self.check(data))?;
             Ok(frame)
@@ -133,8 +138,14 @@ mod tests {
 
     #[test]
     fn messages_are_measured_across_frames() {
-        assert_eq!(refused(&[&[0, 0, 0], &[0, 8, 1, 2, 3], &[4, 5, 6, 7, 8, 0, 0, 0, 0], &[0, 0, 0, 0, 0, 1, 9]]), None);
-        assert!(matches!(refused(&[&[0, 0, 0, 0, 9]]), Some(Refusal::Broker(crate::broker::Error::RequestTooLarge { size: 9, limit: 8 }))));
+        assert_eq!(
+            refused(&[&[0, 0, 0], &[0, 8, 1, 2, 3], &[4, 5, 6, 7, 8, 0, 0, 0, 0], &[0, 0, 0, 0, 0, 1, 9]]),
+            None
+        );
+        assert!(matches!(
+            refused(&[&[0, 0, 0, 0, 9]]),
+            Some(Refusal::Broker(crate::broker::Error::RequestTooLarge { size: 9, limit: 8 }))
+        ));
         assert!(matches!(refused(&[&[0, 0, 0, 0, 1, 7, 0, 0xFF], &[0, 0, 0]]), Some(Refusal::Broker(_))));
         assert_eq!(refused(&[&[1, 0, 0, 0, 1, 7]]), Some(Refusal::MessageCompressed));
     }

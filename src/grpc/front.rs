@@ -265,7 +265,9 @@ mod tests {
         for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
             assert!(is_grpc(good.as_bytes()), "{good}");
         }
-        for bad in ["application/grpc-web", "application/json", "", "application/grpcx", "application/grpc+json"] {
+        for bad in
+            ["application/grpc-web", "application/json", "", "application/grpcx", "application/grpc+json"]
+        {
             assert!(!is_grpc(bad.as_bytes()), "{bad}");
         }
     }

@@ -141,7 +141,9 @@ impl Door {
             always = if reflection {
                 always.add_service(builder.build_v1().expect("our descriptors are whole: a test reads them"))
             } else {
-                always.add_service(builder.build_v1alpha().expect("our descriptors are whole: a test reads them"))
+                always.add_service(
+                    builder.build_v1alpha().expect("our descriptors are whole: a test reads them"),
+                )
             };
         }
         let door = Self {
@@ -163,7 +165,8 @@ impl Door {
     /// The data is recovered: calls are served from now on.
     pub async fn open(&self, broker: Arc<Broker>, clock: Arc<dyn Clock>) {
         let shared = &self.shared;
-        let services = Services { broker: Arc::clone(&broker), address: Arc::clone(&shared.settings.address) };
+        let services =
+            Services { broker: Arc::clone(&broker), address: Arc::clone(&shared.settings.address) };
         let generated = Routes::new(OffsetServiceServer::new(services.clone()))
             .add_service(TopicServiceServer::new(services.clone()))
             .add_service(GroupServiceServer::new(services.clone()))
@@ -259,13 +262,13 @@ where
     let answering = routes.call(request.map(|body| Bounded::new(body, MAX_SMALL_REQUEST)));
     let answered = match timeout {
         None => answering.await,
-        Some(timeout) => match tokio::time::timeout(timeout, answering).await {
-            Ok(answered) => answered,
-            Err(_) => {
+        Some(timeout) => {
+            let Ok(answered) = tokio::time::timeout(timeout, answering).await else {
                 let refusal = Refusal::DeadlineExceeded { timeout, may_have_happened: true };
                 return Ok(answer::refused(refusal));
-            }
-        },
+            };
+            answered
+        }
     };
     Ok(framework::translate(&path, answered?))
 }

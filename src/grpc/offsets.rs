@@ -13,8 +13,11 @@ impl OffsetService for Services {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let asked = request.into_inner();
-        let positions =
-            asked.offsets.into_iter().enumerate().map(|(index, position)| convert::commit_position(index, position));
+        let positions = asked
+            .offsets
+            .into_iter()
+            .enumerate()
+            .map(|(index, position)| convert::commit_position(index, position));
         let commit = Commit {
             group: asked.group,
             positions: positions.collect::<Result<_, _>>()?,

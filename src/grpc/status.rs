@@ -83,7 +83,6 @@ impl Verdict {
 }
 
 /// What an error of the broker is to a caller.
-#[expect(clippy::too_many_lines, reason = "one arm for each variant, in one place")]
 pub(crate) fn verdict(error: &Error) -> Verdict {
     let new = |code| Verdict::new(code, error.reason(), error);
     match error {
@@ -111,9 +110,11 @@ pub(crate) fn verdict(error: &Error) -> Verdict {
         Error::RecordTooLarge { size, limit } => {
             new(Code::InvalidArgument).with("size", size).with("limit", limit).field("records")
         }
-        Error::BatchTooLarge { size, limit, what } => {
-            new(Code::InvalidArgument).with("size", size).with("limit", limit).with("unit", what).field("records")
-        }
+        Error::BatchTooLarge { size, limit, what } => new(Code::InvalidArgument)
+            .with("size", size)
+            .with("limit", limit)
+            .with("unit", what)
+            .field("records"),
         Error::RequestTooLarge { size, limit } => {
             new(Code::InvalidArgument).with("size", size).with("limit", limit).field("body")
         }
@@ -131,10 +132,9 @@ pub(crate) fn verdict(error: &Error) -> Verdict {
         Error::ExpectedOffsetMismatch { topic, partition, expected, actual } => {
             new(Code::Aborted).place(topic, *partition).with("expected", expected).with("actual", actual)
         }
-        Error::CommitBackwards { topic, partition, requested, committed } => new(Code::Aborted)
-            .place(topic, *partition)
-            .with("requested", requested)
-            .with("actual", committed),
+        Error::CommitBackwards { topic, partition, requested, committed } => {
+            new(Code::Aborted).place(topic, *partition).with("requested", requested).with("actual", committed)
+        }
         Error::RequestIdReused { request_id } => new(Code::AlreadyExists).with("request_id", request_id),
         Error::DiskFull { retry_delay } | Error::Throttled { retry_delay } => {
             new(Code::ResourceExhausted).retry(*retry_delay)

@@ -66,7 +66,11 @@ impl TopicService for Services {
 
 /// The changes that a mask lets through: no mask = every value that is set; a named value that is not set goes back to
 /// its default.
-fn masked(values: TopicSettings, paths: &[String], defaults: TopicDefaults) -> Result<TopicSettings, Refusal> {
+fn masked(
+    values: TopicSettings,
+    paths: &[String],
+    defaults: TopicDefaults,
+) -> Result<TopicSettings, Refusal> {
     if paths.is_empty() {
         return Ok(values);
     }
@@ -77,7 +81,9 @@ fn masked(values: TopicSettings, paths: &[String], defaults: TopicDefaults) -> R
             "durability" => changes.level = values.level.or(Some(defaults.level)),
             "segment_bytes" => changes.segment_bytes = values.segment_bytes.or(Some(defaults.segment_bytes)),
             "interval_ms" => changes.interval_ms = values.interval_ms.or(Some(defaults.interval_ms)),
-            "interval_bytes" => changes.interval_bytes = values.interval_bytes.or(Some(defaults.interval_bytes)),
+            "interval_bytes" => {
+                changes.interval_bytes = values.interval_bytes.or(Some(defaults.interval_bytes))
+            }
             _ => {
                 return Err(Refusal::argument(
                     "update_mask",
@@ -99,9 +105,11 @@ mod tests {
     #[test]
     fn a_mask_names_what_changes_and_what_goes_back_to_its_default() {
         let defaults = TopicDefaults::default();
-        let values = TopicSettings { level: Some(Level::Os), interval_ms: Some(5), ..TopicSettings::default() };
+        let values =
+            TopicSettings { level: Some(Level::Os), interval_ms: Some(5), ..TopicSettings::default() };
         assert_eq!(masked(values.clone(), &[], defaults).unwrap(), values);
-        let changes = masked(values.clone(), &["interval_ms".into(), "segment_bytes".into()], defaults).unwrap();
+        let changes =
+            masked(values.clone(), &["interval_ms".into(), "segment_bytes".into()], defaults).unwrap();
         let expected = TopicSettings {
             interval_ms: Some(5),
             segment_bytes: Some(defaults.segment_bytes),

@@ -97,7 +97,6 @@ struct Waiting {
 }
 
 struct Run {
-    seed: u64,
     rng: Rng,
     disk: PowerDisk,
     clock: Arc<ManualClock>,
@@ -123,7 +122,7 @@ struct Life {
 pub fn run(seed: u64) -> Result<Outcome, Failure> {
     let mut rng = Rng::new(seed);
     let options = Options {
-        inline_bytes: [0, 600, 5000][rng.below(3).min(2)],
+        inline_bytes: [0, 600, 5000].get(rng.below(3)).copied().unwrap_or_default(),
         ring_bytes: 320 * 1024,
         ring_file_bytes: 40 * 1024,
         pending_bytes: 20 * 1024,
@@ -134,7 +133,6 @@ pub fn run(seed: u64) -> Result<Outcome, Failure> {
         ..Options::default()
     };
     let mut history = Run {
-        seed,
         disk: PowerDisk::new(rng.next()),
         clock: Arc::new(ManualClock::new(1_700_000_000_000, rng.next())),
         options,
@@ -167,7 +165,7 @@ impl Run {
         let mut power_cut = true;
         for _ in 0..LIVES {
             let mut life = self.start(power_cut)?;
-            power_cut = self.live(&mut life)?;
+            power_cut = self.live(&mut life);
             drop(life);
             self.end(power_cut);
         }
@@ -179,7 +177,7 @@ impl Run {
     }
 
     fn key(&self, topic: u8, partition: u32) -> PartitionKey {
-        key_of(&self.declared, topic, partition)
+        key_of(self.declared, topic, partition)
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -217,7 +215,7 @@ impl Run {
                     self.disk.cut_after(u64::MAX);
                     let states: Vec<u64> = listed.0.iter().map(|(_, value)| *value).collect();
                     let declared = self.declared;
-                    let partition = |topic, partition| storage.partition(key_of(&declared, topic, partition));
+                    let partition = |topic, partition| storage.partition(key_of(declared, topic, partition));
                     self.oracle.judge(power_cut, report.epoch, &states, &partition)?;
                     return Ok(Life { storage, listed: Arc::new(Mutex::new(listed)), waiting: Vec::new() });
                 }
@@ -234,7 +232,7 @@ impl Run {
     }
 
     /// Works until the power goes or the process is killed; tells which.
-    fn live(&mut self, life: &mut Life) -> Result<bool, String> {
+    fn live(&mut self, life: &mut Life) -> bool {
         for (topic, partitions, level) in TOPICS {
             if life.storage.partition(self.key(topic, 0)).is_none() {
                 if let Some(times) = self.declared.get_mut(usize::from(topic)) {
@@ -257,7 +255,7 @@ impl Run {
             self.step(life);
             self.collect(life);
             if self.disk.is_dead() {
-                return Ok(true);
+                return true;
             }
             if life.storage.failure().is_some() {
                 break;
@@ -270,7 +268,7 @@ impl Run {
             self.note(|| "an orderly end".into());
         }
         // After a failed flush, only a power cut shows what the disk really has; both must be survived.
-        Ok(self.rng.one_in(2))
+        self.rng.one_in(2)
     }
 
     fn step(&mut self, life: &mut Life) {
@@ -400,7 +398,7 @@ impl Run {
     }
 }
 
-fn key_of(declared: &[u8; 4], topic: u8, partition: u32) -> PartitionKey {
+fn key_of(declared: [u8; 4], topic: u8, partition: u32) -> PartitionKey {
     let mut id = [topic; 16];
     id[15] = declared.get(usize::from(topic)).copied().unwrap_or_default();
     PartitionKey { topic: TopicId(id), partition }

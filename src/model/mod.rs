@@ -10,6 +10,7 @@
 
 pub mod disk;
 pub mod history;
+mod image;
 mod oracle;
 mod rng;
 

@@ -84,12 +84,12 @@ impl Oracle {
         let found_states: BTreeSet<u64> = states.iter().copied().collect();
         let lost: Vec<_> = self.acked_states.difference(&found_states).collect();
         check(lost.is_empty(), || format!("acked state entries {lost:?} are gone"))?;
-        let last = states.last().copied().unwrap_or(0);
-        check(last <= self.last_state, || format!("state entry {last} was never attempted"))?;
+        let newest = states.last().copied().unwrap_or(0);
+        check(newest <= self.last_state, || format!("state entry {newest} was never attempted"))?;
         let skipped =
-            (1..last).filter(|state| !found_states.contains(state) && !self.failed_states.contains(state));
+            (1..newest).filter(|state| !found_states.contains(state) && !self.failed_states.contains(state));
         let skipped: Vec<u64> = skipped.collect();
-        check(skipped.is_empty(), || format!("state entries {skipped:?} are missing before {last}"))?;
+        check(skipped.is_empty(), || format!("state entries {skipped:?} are missing before {newest}"))?;
         // What was attempted and is not there never will be.
         self.failed_states.extend((1..=self.last_state).filter(|state| !found_states.contains(state)));
         let mut groups: BTreeMap<u64, usize> = BTreeMap::new();
@@ -125,11 +125,11 @@ impl Oracle {
         }
         for (group, state) in &self.group_state {
             let parts = groups.get(group).copied().unwrap_or(0);
-            let stated = found_states.contains(state);
-            check(parts == if stated { 3 } else { 0 }, || {
+            let there = found_states.contains(state);
+            check(parts == if there { 3 } else { 0 }, || {
                 format!(
                     "group {group}: {parts} of 3 records, its state entry is {}",
-                    if stated { "there" } else { "not there" }
+                    if there { "there" } else { "not there" }
                 )
             })?;
         }

@@ -67,7 +67,10 @@ fn for_people(config: &Config, address: SocketAddr, report: &Report, topics: &[T
         line(format_args!("  and {more} more topics: annals topic list"));
     }
     if report.lowered_commits > 0 {
-        line(format_args!("  {} committed positions lowered to where their logs end now", report.lowered_commits));
+        line(format_args!(
+            "  {} committed positions lowered to where their logs end now",
+            report.lowered_commits
+        ));
     }
     for damage in &report.damages {
         line(format_args!("  damaged: {damage}. Look closer: annals log verify {}", place(config)));
@@ -90,7 +93,8 @@ fn found(topic: &TopicInfo, partitions: &[PartitionReport]) -> String {
     );
     for report in of_topic() {
         if let Some(why) = &report.closed {
-            write!(text, "; [{}] not served: {why}", report.key.partition).expect("a String takes every write");
+            write!(text, "; [{}] not served: {why}", report.key.partition)
+                .expect("a String takes every write");
         }
     }
     text
@@ -133,7 +137,8 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_in_threes() {
-        for (number, text) in [(0, "0"), (12, "12"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+        for (number, text) in [(0, "0"), (12, "12"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")]
+        {
             assert_eq!(grouped(number), text);
         }
     }

@@ -1,10 +1,6 @@
 //! One connection: which protocol it speaks, and HTTP/2 with bounds.
 
-use std::{
-    net::SocketAddr,
-    pin::pin,
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -51,7 +47,12 @@ pub(super) struct Rules {
 }
 
 /// Serves one connection until its client leaves, or until everything on it is done once `stop` is set.
-pub(super) async fn serve(stream: TcpStream, door: Door, rules: Rules, mut stop: watch::Receiver<Option<Duration>>) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    door: Door,
+    rules: Rules,
+    mut stop: watch::Receiver<Option<Duration>>,
+) {
     match tokio::time::timeout(FIRST_BYTES, speaks(&stream)).await {
         Ok(Speaks::Http2) => {}
         Ok(Speaks::Http1) => return explain(stream, &http1(rules.address)).await,
@@ -122,7 +123,9 @@ fn recognise(first: &[u8]) -> Option<Speaks> {
 }
 
 fn sentence(address: SocketAddr) -> String {
-    format!("This is the gRPC port of Annals. It speaks gRPC over HTTP/2 without TLS. Try: grpcurl -plaintext {address} list\n")
+    format!(
+        "This is the gRPC port of Annals. It speaks gRPC over HTTP/2 without TLS. Try: grpcurl -plaintext {address} list\n"
+    )
 }
 
 fn http1(address: SocketAddr) -> String {

@@ -47,7 +47,9 @@ pub(super) fn refused(data: PathBuf, error: OpenError) -> ServeError {
             ServeError::Damaged { data, what: format!("{file} at byte {position}: {what}") }
         }
         OpenError::Io { doing, source } => match source.kind() {
-            std::io::ErrorKind::PermissionDenied => ServeError::Denied { data, what: "may not be written by this user" },
+            std::io::ErrorKind::PermissionDenied => {
+                ServeError::Denied { data, what: "may not be written by this user" }
+            }
             std::io::ErrorKind::ReadOnlyFilesystem => {
                 ServeError::Denied { data, what: "is on a file system that is read-only" }
             }

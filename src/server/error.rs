@@ -104,7 +104,10 @@ impl ServeError {
             | Self::NotADirectory { .. } => 1,
             Self::Config { .. } => 2,
             Self::Denied { .. } => 4,
-            Self::AddressInUse { .. } | Self::DataInUse { .. } | Self::Foreign { .. } | Self::Newer { .. } => 6,
+            Self::AddressInUse { .. }
+            | Self::DataInUse { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. } => 6,
             Self::Damaged { .. } => 7,
         }
     }
@@ -115,10 +118,16 @@ impl fmt::Display for ServeError {
         match self {
             Self::Config { place, what } => write!(f, "{place}: {what}"),
             Self::AddressInUse { address } => {
-                write!(f, "address {address} is in use. Stop what listens there, or take another: annals serve --grpc 127.0.0.1:0")
+                write!(
+                    f,
+                    "address {address} is in use. Stop what listens there, or take another: annals serve --grpc 127.0.0.1:0"
+                )
             }
             Self::Address { address, source } => {
-                write!(f, "cannot listen on {address}: {source}. Take another: annals serve --grpc 127.0.0.1:7411")
+                write!(
+                    f,
+                    "cannot listen on {address}: {source}. Take another: annals serve --grpc 127.0.0.1:7411"
+                )
             }
             Self::DataInUse { data, pid } => {
                 write!(f, "data directory {} is in use", data.display())?;
@@ -129,7 +138,11 @@ impl fmt::Display for ServeError {
                 f.write_str(", or take another directory: annals serve --data DIR")
             }
             Self::Denied { data, what } => {
-                write!(f, "data directory {} {what}. Give this user the right to write it, or take another: annals serve --data DIR", data.display())
+                write!(
+                    f,
+                    "data directory {} {what}. Give this user the right to write it, or take another: annals serve --data DIR",
+                    data.display()
+                )
             }
             Self::NotADirectory { data } => {
                 write!(f, "{} is not a directory. Take another: annals serve --data DIR", data.display())

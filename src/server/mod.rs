@@ -61,9 +61,12 @@ pub async fn start(config: Config) -> Result<Server, ServeError> {
 /// As [`start`], by this clock.
 pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Server, ServeError> {
     let listener = bind(&config.grpc).await?;
-    let address = listener.local_addr().map_err(|source| ServeError::Address { address: config.grpc.clone(), source })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ServeError::Address { address: config.grpc.clone(), source })?;
     let disk = data::open(&config)?;
-    let settings = grpc::Settings { address: shown(&config.grpc, address), inflight_bytes: config.inflight_bytes };
+    let settings =
+        grpc::Settings { address: shown(&config.grpc, address), inflight_bytes: config.inflight_bytes };
     let door = Door::new(settings).await;
     let (stop, stopped) = watch::channel(None);
     let rules = connection::Rules { streams: config.streams, address };
@@ -73,8 +76,12 @@ pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Server,
         let (clock, options, broker_config) = (Arc::clone(&clock), options(&config), broker_config(&config));
         let data = config.data.clone();
         tokio::task::spawn_blocking(move || {
-            let (broker, report) = Broker::open(disk, clock, options, broker_config).map_err(|error| data::refused(data, error))?;
-            let running = broker.start().map_err(|source| ServeError::Io { doing: "starting the storage's threads".into(), source })?;
+            let (broker, report) = Broker::open(disk, clock, options, broker_config)
+                .map_err(|error| data::refused(data, error))?;
+            let running = broker.start().map_err(|source| ServeError::Io {
+                doing: "starting the storage's threads".into(),
+                source,
+            })?;
             Ok((broker, running, report))
         })
     };
@@ -176,7 +183,10 @@ impl Server {
             let _ = (&mut accepting).await;
         };
         if tokio::time::timeout(deadline, goodbye).await.is_err() {
-            tracing::warn!(milliseconds = deadline.as_millis(), "calls were cut at the deadline of the shutdown");
+            tracing::warn!(
+                milliseconds = deadline.as_millis(),
+                "calls were cut at the deadline of the shutdown"
+            );
             self.broker.drain(Duration::ZERO);
         }
         accepting.abort();
@@ -184,7 +194,8 @@ impl Server {
         tracing::info!(calls = tally.calls, failed = tally.failed, "the door is closed");
         let running = self.running;
         let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
-        stopped.map_err(|panic| ServeError::Failed { what: format!("stopping ended unexpectedly: {panic}") })?;
+        stopped
+            .map_err(|panic| ServeError::Failed { what: format!("stopping ended unexpectedly: {panic}") })?;
         match self.broker.health() {
             Health::Failed { reason } => Err(ServeError::Failed { what: reason }),
             Health::Serving | Health::Degraded { .. } | Health::Draining => Ok(()),

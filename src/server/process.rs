@@ -34,8 +34,11 @@ pub fn run(config: Config, output: Output) -> Result<(), ServeError> {
 }
 
 async fn serve(config: Config, output: Output) -> Result<(), ServeError> {
-    let signals = |kind| signal(kind).map_err(|source| ServeError::Io { doing: "listening for signals".into(), source });
-    let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let signals = |kind| {
+        signal(kind).map_err(|source| ServeError::Io { doing: "listening for signals".into(), source })
+    };
+    let (mut terminate, mut interrupt) =
+        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let server = start(config).await?;
     let topics = topics(&server).await;
     banner::print(output, &server, &topics)

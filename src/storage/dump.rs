@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use annals_wire::{
     header::{BATCH_PREFIX_LEN, decode},
+    ids::TopicId,
     internal::{Entry, Frame, entry::Body},
     segment::{SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentIdentity, SegmentSummary},
 };
@@ -88,7 +89,7 @@ pub fn dump(disk: &Arc<dyn Disk>, path: &str, each: &mut dyn FnMut(Piece) -> boo
 }
 
 fn root_piece(root: &Root) -> Piece {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8; 16]| TopicId(*bytes).to_string();
     let fields = vec![
         ("format_version", root::FORMAT_VERSION.to_string()),
         ("cluster_id", hex(&root.cluster_id)),
@@ -211,9 +212,7 @@ fn dump_journal(file: &dyn File, root: &Root, each: &mut dyn FnMut(Piece) -> boo
 }
 
 fn entry_piece(position: u64, entry: &Entry) -> Piece {
-    let id = |topic: &[u8]| {
-        annals_wire::ids::TopicId::from_slice(topic).map_or_else(String::new, |id| id.to_string())
-    };
+    let id = |topic: &[u8]| TopicId::from_slice(topic).map_or_else(String::new, |id| id.to_string());
     let what = match &entry.body {
         None => "unknown".to_owned(),
         Some(Body::Batch(batch)) => format!(
@@ -276,7 +275,7 @@ fn dump_snapshot(
         return Ok(());
     }
     for section in &found.partitions {
-        let topic = annals_wire::ids::TopicId::from_slice(&section.topic_id);
+        let topic = TopicId::from_slice(&section.topic_id);
         let fields = vec![
             (
                 "partition",

@@ -59,7 +59,7 @@ impl Default for Options {
             ring_file_bytes: 34 * MIB,
             pending_bytes: 64 * MIB,
             snapshot_bytes: 256 * MIB,
-            snapshot_interval: Duration::from_mins(1),
+            snapshot_interval: Duration::from_secs(60),
             keep_free_bytes: 16 * MIB,
             flush_helpers: 4,
             open_segments: 256,

@@ -78,13 +78,13 @@ impl std::fmt::Debug for Waiters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use crate::sync::{Arc, Mutex};
 
     type Log = Arc<Mutex<Vec<(u64, Result<(), CommitError>)>>>;
 
     fn waiter(log: &Log, number: u64) -> Done {
         let log = Arc::clone(log);
-        Box::new(move |fate| log.lock().unwrap().push((number, fate)))
+        Box::new(move |fate| log.lock().push((number, fate)))
     }
 
     fn call(due: impl IntoIterator<Item = Due>) {
@@ -99,7 +99,7 @@ mod tests {
         }
         call(waiters.wait(3, waiter(&log, 3)));
         call(waiters.release(7, []));
-        assert_eq!(*log.lock().unwrap(), [(3, Ok(())), (5, Ok(())), (5, Ok(())), (7, Ok(()))]);
+        assert_eq!(*log.lock(), [(3, Ok(())), (5, Ok(())), (5, Ok(())), (7, Ok(()))]);
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         call(waiters.wait(2, waiter(&log, 20)));
         call(waiters.wait(3, waiter(&log, 3)));
         let failed = Err(CommitError::Fenced);
-        assert_eq!(*log.lock().unwrap(), [(2, failed), (20, failed), (3, Ok(()))]);
+        assert_eq!(*log.lock(), [(2, failed), (20, failed), (3, Ok(()))]);
     }
 
     #[test]
@@ -120,6 +120,6 @@ mod tests {
         call(waiters.close());
         call(waiters.wait(4, waiter(&log, 4)));
         let closed = Err(CommitError::Closed);
-        assert_eq!(*log.lock().unwrap(), [(2, closed), (4, closed)]);
+        assert_eq!(*log.lock(), [(2, closed), (4, closed)]);
     }
 }

@@ -165,7 +165,9 @@ mod tests {
         ];
         let error = v1::PartitionError { topic: "u".into(), code: 5, ..Default::default() };
         let mut writer = Writer::new(slices.iter().map(room).sum());
-        slices.iter().for_each(|slice| writer.slice(slice));
+        for slice in &slices {
+            writer.slice(slice);
+        }
         writer.field(2, &error);
         let pieces = writer.finish();
         let lent = pieces.iter().filter(|piece| piece.as_ptr() == large.as_ptr()).count();
@@ -174,8 +176,11 @@ mod tests {
         assert_eq!(body[0], 0);
         assert_eq!(u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize, body.len() - PREFIX);
         let read = v1::FetchResponse::decode(&body[PREFIX..]).unwrap();
-        let offsets: Vec<Vec<i64>> =
-            read.slices.iter().map(|slice| slice.batches.iter().map(|batch| batch.base_offset).collect()).collect();
+        let offsets: Vec<Vec<i64>> = read
+            .slices
+            .iter()
+            .map(|slice| slice.batches.iter().map(|batch| batch.base_offset).collect())
+            .collect();
         assert_eq!(offsets, [vec![1, 5, 7], vec![], vec![5, 5]]);
         assert_eq!(read.errors, [error]);
     }

@@ -53,7 +53,9 @@ impl Message {
             [only] => only.clone(),
             many => {
                 let mut gathered = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
-                many.iter().for_each(|chunk| gathered.extend_from_slice(chunk));
+                for chunk in many {
+                    gathered.extend_from_slice(chunk);
+                }
                 gathered.freeze()
             }
         }
@@ -158,9 +160,14 @@ where
                 // Trailers of a request mean nothing in gRPC.
                 Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
                 Some(Err(_)) => return Poll::Ready(Err(Refusal::Disconnected)),
-                None if matches!(self.stage, Stage::Prefix { filled: 0, .. }) => return Poll::Ready(Ok(None)),
+                None if matches!(self.stage, Stage::Prefix { filled: 0, .. }) => {
+                    return Poll::Ready(Ok(None));
+                }
                 None => {
-                    return Poll::Ready(Err(Refusal::malformed("body", "it ends in the middle of a message")));
+                    return Poll::Ready(Err(Refusal::malformed(
+                        "body",
+                        "it ends in the middle of a message",
+                    )));
                 }
             }
         }
@@ -242,7 +249,10 @@ where
         None => Ok(message),
         Some(more) => Err(Refusal::malformed(
             "body",
-            format!("a second message of {} bytes in a call that takes one", more.chunks.iter().map(Bytes::remaining).sum::<usize>()),
+            format!(
+                "a second message of {} bytes in a call that takes one",
+                more.chunks.iter().map(Bytes::remaining).sum::<usize>()
+            ),
         )),
     }
 }

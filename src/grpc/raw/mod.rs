@@ -145,7 +145,9 @@ impl Raw {
 
 /// Refuses a message that does not arrive.
 async fn in_time<T>(arriving: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    tokio::time::timeout(MESSAGE_TIME, arriving).await.unwrap_or(Err(Refusal::Stalled { silence: MESSAGE_TIME }))
+    tokio::time::timeout(MESSAGE_TIME, arriving)
+        .await
+        .unwrap_or(Err(Refusal::Stalled { silence: MESSAGE_TIME }))
 }
 
 /// Ends a call at its caller's deadline.

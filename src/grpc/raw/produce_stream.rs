@@ -226,10 +226,7 @@ where
 }
 
 /// A request, or nothing if the message was a sign of life.
-fn scanned(
-    message: Message,
-    principal: &Principal,
-) -> Result<Option<(broker::Produce, Message)>, Refusal> {
+fn scanned(message: Message, principal: &Principal) -> Result<Option<(broker::Produce, Message)>, Refusal> {
     let scanned = scan_streamed(&message.chunks)?;
     Ok(scanned.map(|scanned| (broker::Produce { scanned, principal: principal.clone() }, message)))
 }

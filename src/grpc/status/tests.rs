@@ -1,3 +1,5 @@
+//! Every reason has a status, and every status says what a caller needs.
+
 use std::collections::HashSet;
 
 use annals_wire::ids::TopicId;
@@ -18,13 +20,19 @@ fn errors() -> Vec<(Error, Code)> {
         (Error::TopicExists { topic: topic(), differs: "partitions".into() }, Code::AlreadyExists),
         (Error::PartitionUnknown { topic: topic(), partition: 9, partitions: 8 }, Code::NotFound),
         (Error::GroupNotFound { group: "g".into(), did_you_mean: None }, Code::NotFound),
-        (Error::InvalidName { field: "topic", name: "a/b".into(), why: "it holds /".into() }, Code::InvalidArgument),
+        (
+            Error::InvalidName { field: "topic", name: "a/b".into(), why: "it holds /".into() },
+            Code::InvalidArgument,
+        ),
         (Error::InvalidArgument { field: "positions".into(), why: "none".into() }, Code::InvalidArgument),
         (Error::Malformed { field: "records".into(), why: "odd".into() }, Code::InvalidArgument),
         (Error::RecordTooLarge { size: 2, limit: 1 }, Code::InvalidArgument),
         (Error::BatchTooLarge { size: 2, limit: 1, what: "bytes" }, Code::InvalidArgument),
         (Error::RequestTooLarge { size: 2, limit: 1 }, Code::InvalidArgument),
-        (Error::OffsetTruncated { topic: topic(), partition: 1, requested: 0, earliest: 5 }, Code::OutOfRange),
+        (
+            Error::OffsetTruncated { topic: topic(), partition: 1, requested: 0, earliest: 5 },
+            Code::OutOfRange,
+        ),
         (Error::OffsetAhead { topic: topic(), partition: 1, requested: 9, next: 5 }, Code::OutOfRange),
         (Error::LogTruncated { topic: topic(), partition: 1, requested: 9, diverging: 5 }, Code::OutOfRange),
         (
@@ -102,7 +110,8 @@ fn every_reason_is_in_the_catalogue_with_its_code() {
 
 #[test]
 fn numbers_of_the_sentence_are_in_the_metadata() {
-    let status = Status::from(Error::OffsetTruncated { topic: "t".into(), partition: 3, requested: 1, earliest: 9 });
+    let status =
+        Status::from(Error::OffsetTruncated { topic: "t".into(), partition: 3, requested: 1, earliest: 9 });
     let details = status.get_error_details();
     let metadata = &details.error_info().unwrap().metadata;
     for (name, value) in [("topic", "t"), ("partition", "3"), ("requested", "1"), ("earliest", "9")] {

@@ -131,8 +131,10 @@ impl Config {
         for setting in &SETTINGS {
             let name = setting.env();
             let Some(value) = env(&name) else { continue };
-            (setting.set)(self, &value)
-                .map_err(|why| ServeError::Config { place: name.clone(), what: format!("{value:?}: {why}") })?;
+            (setting.set)(self, &value).map_err(|why| ServeError::Config {
+                place: name.clone(),
+                what: format!("{value:?}: {why}"),
+            })?;
             self.sources.insert(setting.key, Source::Environment(name));
         }
         Ok(())

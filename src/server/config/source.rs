@@ -31,7 +31,8 @@ impl fmt::Display for Source {
 pub(super) fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.chars().count()).collect();
     for (index, left) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(row.first_mut().expect("a row has at least one cell"), index + 1);
+        let mut diagonal =
+            std::mem::replace(row.first_mut().expect("a row has at least one cell"), index + 1);
         let mut before = index + 1;
         for (cell, right) in row.iter_mut().skip(1).zip(other.chars()) {
             let change = diagonal + usize::from(left != right);
@@ -49,9 +50,14 @@ mod tests {
 
     #[test]
     fn distances_are_edits() {
-        for (one, other, edits) in
-            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("grpc", "grcp", 2), ("data", "date", 1), ("kitten", "sitting", 3)]
-        {
+        for (one, other, edits) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("", "ab", 2),
+            ("grpc", "grcp", 2),
+            ("data", "date", 1),
+            ("kitten", "sitting", 3),
+        ] {
             assert_eq!(distance(one, other), edits, "{one} {other}");
             assert_eq!(distance(other, one), edits, "{other} {one}");
         }

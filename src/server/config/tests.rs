@@ -1,3 +1,5 @@
+//! Where values come from, and what is refused.
+
 use std::{collections::HashMap, io::Write as _};
 
 use super::*;
@@ -19,14 +21,13 @@ fn load(text: &str) -> Result<Config, ServeError> {
 
 #[test]
 fn flags_win_over_environment_over_file_over_defaults() {
-    let file = file("data = '/from/file'\ngrpc = '127.0.0.1:1'\n[topics]\npartitions = 3\ndurability = 'os'\n");
+    let file =
+        file("data = '/from/file'\ngrpc = '127.0.0.1:1'\n[topics]\npartitions = 3\ndurability = 'os'\n");
     let env: HashMap<&str, &str> =
-        [("ANNALS_GRPC", "127.0.0.1:2"), ("ANNALS_DATA", "/from/env"), ("ANNALS_TOPICS_PARTITIONS", "4")].into();
-    let flags = Flags {
-        data: Some("/from/flag".into()),
-        config: Some(file.path().into()),
-        ..Flags::default()
-    };
+        [("ANNALS_GRPC", "127.0.0.1:2"), ("ANNALS_DATA", "/from/env"), ("ANNALS_TOPICS_PARTITIONS", "4")]
+            .into();
+    let flags =
+        Flags { data: Some("/from/flag".into()), config: Some(file.path().into()), ..Flags::default() };
     let config = Config::load(&flags, &|name| env.get(name).map(ToString::to_string)).unwrap();
     assert_eq!(config.data, PathBuf::from("/from/flag"));
     assert_eq!(config.grpc, "127.0.0.1:2");
@@ -38,7 +39,11 @@ fn flags_win_over_environment_over_file_over_defaults() {
     assert_eq!(config.source("topics.durability"), Source::File(file.path().into()));
     assert_eq!(config.source("topics.auto_create"), Source::Default);
     let shown = config.to_string();
-    assert!(shown.lines().any(|line| line.starts_with("topics.partitions") && line.ends_with("ANNALS_TOPICS_PARTITIONS")));
+    assert!(
+        shown
+            .lines()
+            .any(|line| line.starts_with("topics.partitions") && line.ends_with("ANNALS_TOPICS_PARTITIONS"))
+    );
     assert_eq!(shown.lines().count(), SETTINGS.len());
 }
 
@@ -80,14 +85,21 @@ fn bad_values_name_the_place_the_value_and_the_range() {
             assert!(shown.contains(part), "{text:?} gave {shown:?}, which lacks {part:?}");
         }
     }
-    let error = Config::load(&Flags::default(), &|name| (name == "ANNALS_GRPC").then(|| "x".into())).unwrap_err();
+    let error =
+        Config::load(&Flags::default(), &|name| (name == "ANNALS_GRPC").then(|| "x".into())).unwrap_err();
     assert!(error.to_string().contains("ANNALS_GRPC"), "{error}");
 }
 
 #[test]
 fn sizes_may_have_units() {
-    let config = load("[storage]\nsegment_bytes = '64MiB'\njournal_bytes = '1GiB'\n[limits]\ninflight_bytes = 67108864").unwrap();
-    assert_eq!((config.segment_bytes, config.journal_bytes, config.inflight_bytes), (64 << 20, 1 << 30, 64 << 20));
+    let config = load(
+        "[storage]\nsegment_bytes = '64MiB'\njournal_bytes = '1GiB'\n[limits]\ninflight_bytes = 67108864",
+    )
+    .unwrap();
+    assert_eq!(
+        (config.segment_bytes, config.journal_bytes, config.inflight_bytes),
+        (64 << 20, 1 << 30, 64 << 20)
+    );
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The framing of messages, across frames cut anywhere.
+
 use std::{collections::VecDeque, convert::Infallible, task::Waker};
 
 use http_body::Frame;
@@ -10,7 +12,7 @@ const LIMIT: usize = 1 << 20;
 
 /// A body of these frames; pending once after each of them, if it hesitates.
 struct Frames {
-    frames: VecDeque<Bytes>,
+    left: VecDeque<Bytes>,
     hesitates: bool,
     hesitate: bool,
 }
@@ -27,12 +29,12 @@ impl Body for Frames {
             return Poll::Pending;
         }
         self.hesitate = false;
-        Poll::Ready(self.frames.pop_front().map(|frame| Ok(Frame::data(frame))))
+        Poll::Ready(self.left.pop_front().map(|frame| Ok(Frame::data(frame))))
     }
 }
 
 fn reader(frames: impl IntoIterator<Item = Bytes>, hesitates: bool) -> Messages<Frames> {
-    let body = Frames { frames: frames.into_iter().collect(), hesitates, hesitate: false };
+    let body = Frames { left: frames.into_iter().collect(), hesitates, hesitate: false };
     Messages::new(body, LIMIT, Budget::new(64 << 20))
 }
 
@@ -120,7 +122,9 @@ fn what_is_not_a_message_is_refused() {
         (vec![9, 0, 0, 0, 0], "byte 9"),
     ] {
         let refusal = read(&mut reader([Bytes::from(bytes.clone())], false)).unwrap_err();
-        let Refusal::Broker(Error::Malformed { why, .. }) = refusal else { panic!("{bytes:?} gave {refusal:?}") };
+        let Refusal::Broker(Error::Malformed { why, .. }) = refusal else {
+            panic!("{bytes:?} gave {refusal:?}")
+        };
         assert!(why.contains(part), "{bytes:?} gave {why}");
     }
     let refusal = read(&mut reader([Bytes::from_static(&[1, 0, 0, 0, 0])], false)).unwrap_err();
