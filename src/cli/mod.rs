@@ -12,12 +12,14 @@ mod exit;
 mod format;
 mod group;
 mod input;
+mod log;
 mod out;
 mod ping;
 mod plan;
 mod position;
 mod produce;
 mod progress;
+mod reference;
 mod replay;
 mod rows;
 mod serve;
@@ -30,6 +32,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use exit::{Exit, Failure};
 use out::talk;
+pub use reference::reference;
 
 /// An append-only event log: publish events, read them by offset, replay them after a crash.
 #[derive(Debug, Parser)]
@@ -54,8 +57,14 @@ enum Command {
     Replay(replay::Replay),
     Topic(topic::Topic),
     Group(group::Group),
+    Log(log::Log),
     Ping(ping::Ping),
     Completions(completions::Completions),
+}
+
+/// All commands and their options.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments name (the first is the program's own name) and says how it ended.
@@ -86,7 +95,8 @@ fn dispatch(command: &Command) -> Result<Exit, Failure> {
         Command::Replay(args) => replay::run(args),
         Command::Topic(args) => topic::run(args),
         Command::Group(args) => group::run(args),
+        Command::Log(args) => log::run(args),
         Command::Ping(args) => ping::run(args),
-        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Completions(args) => completions::run(args, command()),
     }
 }

@@ -218,7 +218,7 @@ impl Tour {
             "annals produce flights data/flights-2013-01-01.ndjson --key-field key",
             "annals consume flights -g departures-board --follow      # kill -9 the server, start it: it goes on",
             "annals group describe departures-board",
-            "annals replay flights start..end --key N14228 --dry-run",
+            "annals replay flights start..end --key N730MQ --dry-run",
         ] {
             self.story.say(format!("  {line}"))?;
         }

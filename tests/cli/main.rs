@@ -1,0 +1,9 @@
+//! The command line, run as people and scripts run it: the built binary against a server of its own.
+#![allow(clippy::pedantic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod documents;
+mod groups;
+mod harness;
+mod pipes;
+mod refusals;
+mod round_trips;
