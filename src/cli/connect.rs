@@ -4,6 +4,7 @@ use std::future::Future;
 
 use annals_client::Client;
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     exit::{Exit, Failure, io_failure},
@@ -49,10 +50,10 @@ pub(crate) fn run<F>(command: F) -> Result<Exit, Failure>
 where
     F: Future<Output = Result<Exit, Failure>>,
 {
-    run_to_end(async {
+    run_to_end(async |mut interrupt| {
         tokio::select! {
             done = command => done,
-            () = interrupted() => Ok(Exit::Interrupted),
+            () = interrupt.came() => Ok(Exit::Interrupted),
         }
     })
 }
@@ -60,22 +61,36 @@ where
 /// Runs a command that sees to Ctrl-C itself.
 pub(crate) fn run_to_end<F>(command: F) -> Result<Exit, Failure>
 where
-    F: Future<Output = Result<Exit, Failure>>,
+    F: AsyncFnOnce(Interrupt) -> Result<Exit, Failure>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| io_failure("no threads can be started", &error))?;
-    let done = runtime.block_on(command);
+    let done = runtime.block_on(async { command(Interrupt::listen()?).await });
     // A thread may still wait for standard input; nothing is left that needs it.
     runtime.shutdown_background();
     done
 }
 
-/// Resolves at the first Ctrl-C. Where the system gives no such signal, never.
-pub(crate) async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+/// Ctrl-C. Listens from the beginning, so that one that comes while nobody waits for it is not lost.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    signal: Signal,
+}
+
+impl Interrupt {
+    fn listen() -> Result<Self, Failure> {
+        let signal = signal(SignalKind::interrupt())
+            .map_err(|error| io_failure("Ctrl-C cannot be listened for", &error))?;
+        Ok(Self { signal })
+    }
+
+    /// Resolves once for each Ctrl-C, also for one that came before.
+    pub(crate) async fn came(&mut self) {
+        if self.signal.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
 }

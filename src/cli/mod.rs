@@ -97,6 +97,6 @@ fn dispatch(command: &Command) -> Result<Exit, Failure> {
         Command::Group(args) => group::run(args),
         Command::Log(args) => log::run(args),
         Command::Ping(args) => ping::run(args),
-        Command::Completions(args) => completions::run(args, command()),
+        Command::Completions(args) => completions::run(args, self::command()),
     }
 }

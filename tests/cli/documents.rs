@@ -25,6 +25,8 @@ fn examples() -> Vec<(String, Option<String>)> {
 #[test]
 fn every_command_has_an_example_and_every_example_runs() {
     let server = Server::start();
+    // As its own example has it, else that one would be a conflict.
+    server.ok(&["topic", "create", "orders", "--partitions", "16"], b"");
     server.ok(&["produce", "orders", "-k", "k"], b"{\"id\":1}\n{\"id\":2}\n");
     server.ok(&["consume", "orders", "-g", "billing", "-n", "1"], b"");
     let examples = examples();

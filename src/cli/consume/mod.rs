@@ -13,7 +13,7 @@ use clap::Args;
 
 use self::commit::Committer;
 use super::{
-    connect::{self, Server},
+    connect::{self, Interrupt, Server},
     exit::{Exit, Failure},
     format::{Format, Printer, View},
     out::{Out, Reader, talk},
@@ -71,12 +71,12 @@ pub(crate) struct Consume {
 }
 
 pub(crate) fn run(args: &Consume) -> Result<Exit, Failure> {
-    connect::run_to_end(async {
+    connect::run_to_end(async |mut interrupt| {
         let begun = tokio::select! {
             begun = Run::begin(args) => begun?,
-            () = connect::interrupted() => return Ok(Exit::Interrupted),
+            () = interrupt.came() => return Ok(Exit::Interrupted),
         };
-        begun.read().await
+        begun.read(interrupt).await
     })
 }
 
@@ -161,9 +161,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    async fn read(mut self) -> Result<Exit, Failure> {
+    async fn read(mut self, mut interrupt: Interrupt) -> Result<Exit, Failure> {
         self.printer.title(&mut self.buffer);
-        let mut interrupted = std::pin::pin!(connect::interrupted());
         let mut stopped_by_hand = false;
         let next = loop {
             if self.is_done() {
@@ -179,7 +178,7 @@ impl<'a> Run<'a> {
                 }
                 self.commit().await?;
                 tokio::select! {
-                    () = &mut interrupted => {
+                    () = interrupt.came() => {
                         stopped_by_hand = true;
                         break Next::Done;
                     }

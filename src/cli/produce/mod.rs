@@ -12,7 +12,7 @@ use clap::Args;
 
 use self::report::Report;
 use super::{
-    connect::{self, Server},
+    connect::{self, Interrupt, Server},
     exit::{Exit, Failure, io_failure},
     format::Format,
     input::{
@@ -86,7 +86,8 @@ pub(crate) fn run(args: &Produce) -> Result<Exit, Failure> {
         return Err(Failure::usage("a template prints records, and produce prints acks")
             .next("Use -f table, json, csv or raw"));
     }
-    connect::run_to_end(Run { args, out, report: Arc::new(Report::new(format)) }.publish())
+    let run = Run { args, out, report: Arc::new(Report::new(format)) };
+    connect::run_to_end(async |interrupt| run.publish(interrupt).await)
 }
 
 /// One run of the command.
@@ -109,13 +110,13 @@ enum Stop {
 }
 
 impl Run<'_> {
-    async fn publish(self) -> Result<Exit, Failure> {
+    async fn publish(self, mut interrupt: Interrupt) -> Result<Exit, Failure> {
         let producer = tokio::select! {
             producer = self.producer() => producer?,
-            () = connect::interrupted() => return Ok(Exit::Interrupted),
+            () = interrupt.came() => return Ok(Exit::Interrupted),
         };
         self.report.start();
-        let stopped = self.send_all(&producer).await;
+        let stopped = self.send_all(&producer, &mut interrupt).await;
         // An interrupted run sends nothing more; every other sends what it has taken.
         let closed = if matches!(stopped, Err(Stop::Interrupted)) {
             producer.abort().await;
@@ -123,7 +124,7 @@ impl Run<'_> {
         } else {
             tokio::select! {
                 closed = producer.close() => closed,
-                () = connect::interrupted() => return Ok(self.interrupted()),
+                () = interrupt.came() => return Ok(self.interrupted()),
             }
         };
         let reader = self.out.write(&self.report.take_lines())?;
@@ -168,15 +169,14 @@ impl Run<'_> {
     }
 
     /// Publishes line by line until the input ends.
-    async fn send_all(&self, producer: &Producer) -> Result<(), Stop> {
+    async fn send_all(&self, producer: &Producer, interrupt: &mut Interrupt) -> Result<(), Stop> {
         let longest = if self.args.json { LONGEST_JSON } else { annals_client::MAX_RECORD_BYTES };
         let mut chunks = lines::read(self.args.files.clone(), longest);
         let keys = self.keys();
         let progress = Progress::bytes(lines::known_size(&self.args.files));
-        let mut interrupted = std::pin::pin!(connect::interrupted());
         let stopped = loop {
             tokio::select! {
-                () = &mut interrupted => break Err(Stop::Interrupted),
+                () = interrupt.came() => break Err(Stop::Interrupted),
                 () = self.report.changed() => {}
                 chunk = chunks.recv() => match chunk {
                     None => break Ok(()),
@@ -184,7 +184,7 @@ impl Run<'_> {
                     Some(Ok(chunk)) => {
                         let sent = tokio::select! {
                             sent = self.send_chunk(producer, &keys, &chunk) => sent,
-                            () = &mut interrupted => Err(Stop::Interrupted),
+                            () = interrupt.came() => Err(Stop::Interrupted),
                         };
                         if sent.is_err() {
                             break sent;

@@ -118,7 +118,7 @@ pub struct Reader {
 }
 
 impl Client {
-    /// Reads on and on from 1 to 1,024 positions.
+    /// Reads on and on from at most 1,024 positions; from none there is nothing to read.
     ///
     /// ```no_run
     /// use annals_client::{Client, Event, ReaderOptions, Start};
@@ -146,7 +146,9 @@ impl Client {
             look_for_growth: now + GROWTH,
             failures_in_a_row: 0,
         };
-        reader.connect().await?;
+        if !reader.positions.is_empty() {
+            reader.connect().await?;
+        }
         Ok(reader)
     }
 }
