@@ -76,7 +76,7 @@ fn is_json(asked: Option<&Format>, out: Out) -> Result<bool, Failure> {
 }
 
 fn open(directory: &Path) -> Result<Arc<dyn Disk>, Failure> {
-    match RealDisk::open_read_only(directory) {
+    match RealDisk::open_at_rest(directory) {
         Ok(disk) => Ok(Arc::new(disk)),
         Err(error) => {
             let failure =
