@@ -10,7 +10,8 @@ fn examples() -> Vec<(String, Option<String>)> {
         let subcommands: Vec<_> = command.get_subcommands().filter(|sub| sub.get_name() != "help").collect();
         if subcommands.is_empty() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = help.strip_prefix("Example:\n  ").map(|rest| rest.lines().next().unwrap().to_owned());
+            let example =
+                help.strip_prefix("Example:\n  ").map(|rest| rest.lines().next().unwrap().to_owned());
             found.push((command.get_bin_name().unwrap().to_owned(), example));
         }
         subcommands.into_iter().for_each(|subcommand| walk(subcommand, found));
@@ -44,9 +45,16 @@ fn every_command_has_an_example_and_every_example_runs() {
         match name.as_str() {
             // Runs until it is stopped, on the standard port: as written, but elsewhere.
             "annals serve" => {
-                let mut child = run(&format!("exec {example} --grpc 127.0.0.1:0 -f json")).stdout(Stdio::piped()).spawn().unwrap();
+                let mut child = run(&format!("exec {example} --grpc 127.0.0.1:0 -f json"))
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
                 let mut line = String::new();
-                std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+                std::io::BufRead::read_line(
+                    &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+                    &mut line,
+                )
+                .unwrap();
                 child.kill().unwrap();
                 child.wait().unwrap();
                 assert!(line.starts_with('{'), "{line}");
@@ -70,7 +78,10 @@ fn the_reference_is_what_help_says() {
         std::fs::write(path, &says).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == says, "docs/cli.md is not what --help says; write it anew: ANNALS_BLESS=1 cargo test --test cli");
+    assert!(
+        written == says,
+        "docs/cli.md is not what --help says; write it anew: ANNALS_BLESS=1 cargo test --test cli"
+    );
 }
 
 #[test]

@@ -11,7 +11,10 @@ use crate::harness::{Server, json_lines, numbers};
 
 fn standing(server: &Server, group: &str) -> BTreeMap<u64, i64> {
     let offsets = json_lines(&server.ok(&["group", "describe", group], b""));
-    offsets.iter().map(|at| (at["partition"].as_u64().unwrap(), at["next_offset"].as_i64().unwrap())).collect()
+    offsets
+        .iter()
+        .map(|at| (at["partition"].as_u64().unwrap(), at["next_offset"].as_i64().unwrap()))
+        .collect()
 }
 
 #[test]

@@ -134,7 +134,9 @@ pub(crate) fn interrupt(child: &Child) {
 pub(crate) fn json_lines(printed: &[u8]) -> Vec<Value> {
     assert!(printed.is_empty() || printed.ends_with(b"\n"));
     let lines = printed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error}: {line:?}"))).collect()
+    lines
+        .map(|line| serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error}: {line:?}")))
+        .collect()
 }
 
 /// Numbered lines.

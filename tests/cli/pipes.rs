@@ -68,10 +68,8 @@ fn a_reader_that_has_had_enough_is_no_failure_and_nothing_more_is_committed() {
 fn ctrl_c_ends_a_follower_cleanly_with_its_commit() {
     let server = Server::start();
     server.ok(&["produce", "orders", "-p", "0"], &numbers(0..3));
-    let mut child = server
-        .command(&["consume", "orders", "-g", "billing", "--follow", "-f", "%v\\n"])
-        .spawn()
-        .unwrap();
+    let mut child =
+        server.command(&["consume", "orders", "-g", "billing", "--follow", "-f", "%v\\n"]).spawn().unwrap();
     let mut printed = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut printed).unwrap();
     assert_eq!(&printed, b"0\n1\n2\n");

@@ -68,7 +68,11 @@ fn nobody_there_is_five_and_says_how_to_start_one() {
         command.env("ANNALS_SERVER", "127.0.0.1:1");
         let ran = feed(command, b"x\n");
         assert_eq!(ran.code, 5, "{args:?}: {}", ran.said);
-        assert!(ran.said.contains("127.0.0.1:1") && ran.said.contains("annals serve"), "{args:?}: {}", ran.said);
+        assert!(
+            ran.said.contains("127.0.0.1:1") && ran.said.contains("annals serve"),
+            "{args:?}: {}",
+            ran.said
+        );
         assert!(ran.printed.is_empty());
     }
 }
@@ -89,9 +93,21 @@ fn other_settings_are_a_conflict() {
 fn a_bad_line_stops_with_its_number_and_what_was_acked() {
     let server = Server::start();
     let lines = b"{\"key\":\"a\"}\n{\"key\":\"b\"}\nnot json\n{\"key\":\"c\"}\n";
-    fails(&server, &["produce", "t", "--key-field", "key"], lines, 1, &["stdin line 3", "2 records before it are stored"]);
+    fails(
+        &server,
+        &["produce", "t", "--key-field", "key"],
+        lines,
+        1,
+        &["stdin line 3", "2 records before it are stored"],
+    );
     assert_eq!(json_lines(&server.ok(&["consume", "t"], b"")).len(), 2);
-    fails(&server, &["produce", "u", "--key-field", "key"], b"{\"a\":1}\n", 1, &["line 1", "\"key\"", "0 records"]);
+    fails(
+        &server,
+        &["produce", "u", "--key-field", "key"],
+        b"{\"a\":1}\n",
+        1,
+        &["line 1", "\"key\"", "0 records"],
+    );
     fails(&server, &["produce", "u", "--key-sep", ":"], b"a:1\nb\n", 1, &["line 2", "\":\"", "1 records"]);
     fails(&server, &["produce", "u", "--json"], b"{\"id\":1}\n", 1, &["line 1", "no value"]);
     let long = [vec![b'x'; 3 << 20], b"\n".to_vec()].concat();
@@ -116,11 +132,15 @@ fn damage_is_seven_and_what_cannot_be_checked_is_one() {
     assert_eq!(json_lines(&intact.printed).last().unwrap()["verdict"], "intact");
 
     let files = json_lines(&feed(annals(&["log", "dump", data.to_str().unwrap()]), b"").printed);
-    let mut segments: Vec<String> =
-        files.iter().map(|line| line["file"].as_str().unwrap().to_owned()).filter(|file| file.ends_with(".log")).collect();
+    let mut segments: Vec<String> = files
+        .iter()
+        .map(|line| line["file"].as_str().unwrap().to_owned())
+        .filter(|file| file.ends_with(".log"))
+        .collect();
     segments.sort();
     assert!(segments.len() > 1, "{segments:?}");
-    let pieces = json_lines(&feed(annals(&["log", "dump", data.to_str().unwrap(), &segments[0]]), b"").printed);
+    let pieces =
+        json_lines(&feed(annals(&["log", "dump", data.to_str().unwrap(), &segments[0]]), b"").printed);
     assert!(pieces.iter().any(|piece| piece["kind"] == "batch"));
 
     // A sealed segment, one bit.

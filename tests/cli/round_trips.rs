@@ -86,7 +86,8 @@ fn positions_choose_what_is_printed() {
 fn keys_headers_and_partitions_are_as_asked() {
     let server = Server::start();
     server.ok(&["produce", "t", "--key-sep", "::", "-H", "a=1", "-H", "b=x=y", "-p", "5"], b"k::v::w\n");
-    server.ok(&["produce", "t", "-k", "given", "-p", "5", "--durability", "fsync", "--linger", "0ms"], b"2\n");
+    server
+        .ok(&["produce", "t", "-k", "given", "-p", "5", "--durability", "fsync", "--linger", "0ms"], b"2\n");
     let printed = server.ok(&["consume", "t", "-p", "5", "-f", "%p %k %v %h{a} %h{b}\\n"], b"");
     assert_eq!(String::from_utf8(printed).unwrap(), "5 k v::w 1 x=y\n5 given 2  \n");
 }

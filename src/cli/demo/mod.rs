@@ -111,7 +111,8 @@ impl Tour {
         for (group, done) in running.groups.iter().zip(&stood) {
             let committed = done.committed_records();
             let midway = committed > 0 && committed < i64::try_from(total).unwrap_or(i64::MAX);
-            self.story.claim(midway, format!("group {} midway: {committed} of {total} committed", group.name))?;
+            self.story
+                .claim(midway, format!("group {} midway: {committed} of {total} committed", group.name))?;
         }
 
         self.story.step("3. Start it again on the same directory")?;
