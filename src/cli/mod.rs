@@ -1,4 +1,4 @@
-//! The command line: one file per command, one way to fail ([`exit`]), one way to print ([`out`], [`format`], [`rows`]).
+//! The command line: one file per command, one way to fail (`exit`), one way to print (`out`, `format`, `rows`).
 //!
 //! Commands talk to servers through `annals-client` alone; only `serve`, `demo` and `log` know what is behind it.
 //! Standard output is data and standard error is talk, so that a pipe never gets a byte that is no data.

@@ -5,7 +5,7 @@
 //!                                                   ^------- known not to be stored -----------'
 //! ```
 //!
-//! Invariants, which [`State::check`] tests:
+//! Invariants, which `check` tests:
 //! 1. Every batch pushed into gets exactly one outcome.
 //! 2. Batches of a partition leave in the order in which they were begun, and go back in that order.
 //! 3. `bytes` is the sum of what is open, ready and in flight.
