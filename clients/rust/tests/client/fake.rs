@@ -79,15 +79,24 @@ impl Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let server = Server::builder()
+        tokio::spawn(self.router().serve_with_incoming(incoming));
+        address.to_string()
+    }
+
+    /// Serves on a socket in the file system.
+    pub(crate) fn serve_at(&self, path: &std::path::Path) {
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        tokio::spawn(self.router().serve_with_incoming(incoming));
+    }
+
+    fn router(&self) -> tonic::transport::server::Router {
+        Server::builder()
             .add_service(ProducerServiceServer::new(self.clone()))
             .add_service(ConsumerServiceServer::new(self.clone()))
             .add_service(OffsetServiceServer::new(self.clone()))
             .add_service(TopicServiceServer::new(self.clone()))
             .add_service(ServerServiceServer::new(self.clone()))
-            .serve_with_incoming(incoming);
-        tokio::spawn(server);
-        address.to_string()
     }
 
     /// Values stored in a partition.

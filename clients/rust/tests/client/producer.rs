@@ -202,3 +202,14 @@ async fn closing_does_not_wait_for_a_server_that_has_nothing_to_say() {
     // The stream is open and idle.
     tokio::time::timeout(Duration::from_secs(5), producer.close()).await.expect("it waits").unwrap();
 }
+
+#[tokio::test]
+async fn a_server_behind_a_socket_in_the_file_system_is_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("annals.sock");
+    let fake = Fake::new(1, []);
+    fake.serve_at(&path);
+    let client = Client::connect(&format!("unix:{}", path.display())).await.unwrap();
+    client.produce("t", &[NewRecord::new("1")], ProduceOptions::default()).await.unwrap();
+    assert_eq!(fake.values(0), ["1"]);
+}
