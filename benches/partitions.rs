@@ -3,7 +3,12 @@
 //!
 //! `cargo bench --bench partitions`
 
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss, clippy::indexing_slicing,  reason = "a bench: what does not hold must stop it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::indexing_slicing,
+    reason = "a bench: what does not hold must stop it"
+)]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::{
@@ -27,11 +32,8 @@ async fn main() {
     let short = std::env::args().any(|argument| argument == "--test");
     let round = if short { Duration::from_millis(50) } else { ROUND };
     let dir = tempfile::tempdir().unwrap();
-    let flags = Flags {
-        data: Some(dir.path().join("data")),
-        grpc: Some("127.0.0.1:0".into()),
-        ..Flags::default()
-    };
+    let flags =
+        Flags { data: Some(dir.path().join("data")), grpc: Some("127.0.0.1:0".into()), ..Flags::default() };
     let server = start(Config::load(&flags, &|_| None).unwrap()).await.unwrap();
     let client = Client::connect(&server.address().to_string()).await.unwrap();
     let stub = ProducerServiceClient::connect(format!("http://{}", server.address())).await.unwrap();
@@ -57,7 +59,12 @@ async fn main() {
     server.shutdown().await.unwrap();
 }
 
-async fn run(stub: ProducerServiceClient<tonic::transport::Channel>, topic: &'static str, partitions: u32, round: Duration) -> f64 {
+async fn run(
+    stub: ProducerServiceClient<tonic::transport::Channel>,
+    topic: &'static str,
+    partitions: u32,
+    round: Duration,
+) -> f64 {
     let began = Instant::now();
     let tasks: Vec<_> = (0..IN_FLIGHT)
         .map(|task| {

@@ -17,7 +17,8 @@ fn a_stock_python_stub_does_the_main_job() {
     let python = std::env::var("ANNALS_PYTHON").unwrap_or_else(|_| "target/external/venv/bin/python".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scratch = tempfile::tempdir().unwrap();
-    let protos = ["record", "producer", "consumer", "offsets", "topics"].map(|name| format!("annals/v1/{name}.proto"));
+    let protos =
+        ["record", "producer", "consumer", "offsets", "topics"].map(|name| format!("annals/v1/{name}.proto"));
     let generated = Command::new(&python)
         .args(["-m", "grpc_tools.protoc", "-I"])
         .arg(root.join("proto"))

@@ -1,7 +1,7 @@
 //! The meaning of produce, fetch and commit.
 //!
 //! The broker decides; [`storage`](crate::storage) orders and keeps; [`state`](crate::state) is the truth that is not
-//! records. Doors translate between [`types`] and their protocol and do nothing else.
+//! records. Doors translate between `types` and their protocol and do nothing else.
 //!
 //! ```text
 //!   produce --> checks, partitions (gather) --> room --> storage.append ----> ack when durable
@@ -16,9 +16,9 @@
 //!    until the highest entry it read is durable.
 //! 2. **Room in the journal comes before the first lock** and nobody waits under one. Order of locks: requests, groups,
 //!    topics, then (inside storage) partitions ascending.
-//! 3. **Topics are looked up without a lock** ([`catalog`]). A topic can be deleted between look-up and append; storage
+//! 3. **Topics are looked up without a lock** (`catalog`). A topic can be deleted between look-up and append; storage
 //!    refuses the append then, and the call starts over.
-//! 4. **No wake-up is missed** ([`waiters`]): ask the version, look, register with that version.
+//! 4. **No wake-up is missed** (`waiters`): ask the version, look, register with that version.
 //! 5. A call that is dropped half-way leaves nothing behind: what is not appended gives its room back, what is appended
 //!    stays, registrations end with their reader.
 //! 6. Everything that clients could make grow is bounded by [`Limits`].

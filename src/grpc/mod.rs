@@ -10,10 +10,10 @@
 //! ```
 //!
 //! 1. Nothing is decided here: which records are taken, who reads what, is the broker's.
-//! 2. Every failure has a reason: [`status`] is the only place that makes statuses, and what tonic answers by itself
-//!    passes through [`framework`].
+//! 2. Every failure has a reason: `status` is the only place that makes statuses, and what tonic answers by itself
+//!    passes through `framework`.
 //! 3. Until the data is recovered, calls are answered with RECOVERING; health and reflection work.
-//! 4. Memory for requests is bounded over all connections ([`raw::budget`]), answers by what the broker reads at most.
+//! 4. Memory for requests is bounded over all connections (`raw::budget`), answers by what the broker reads at most.
 
 mod answer;
 mod convert;

@@ -82,7 +82,7 @@ fn masked(
             "segment_bytes" => changes.segment_bytes = values.segment_bytes.or(Some(defaults.segment_bytes)),
             "interval_ms" => changes.interval_ms = values.interval_ms.or(Some(defaults.interval_ms)),
             "interval_bytes" => {
-                changes.interval_bytes = values.interval_bytes.or(Some(defaults.interval_bytes))
+                changes.interval_bytes = values.interval_bytes.or(Some(defaults.interval_bytes));
             }
             _ => {
                 return Err(Refusal::argument(

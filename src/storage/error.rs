@@ -43,7 +43,7 @@ pub enum AppendError {
         /// The partition's next offset.
         next_offset: i64,
     },
-    /// The active segment has no room: call [`super::Partition::prepare`] without locks, then again.
+    /// The active segment has no room: call [`super::Storage::prepare`] without locks, then again.
     NotPrepared {
         /// Index into the batches of the call.
         batch: usize,
