@@ -171,17 +171,24 @@ async fn a_producer_waits_for_room_and_is_told_to_come_back() {
     let large = "x".repeat(900_000);
     // Nobody commits: the room for what is pending runs out.
     let mut pending = Vec::new();
-    let error = loop {
-        match house.broker.submit(call(&to("t", 0, &[&large]))).await {
-            Ok(ack) => pending.push(ack),
-            Err(error) => break error,
-        }
-        assert!(pending.len() < 100, "there is no end to the room");
-    };
-    assert_eq!(error.reason(), "THROTTLED");
-    // Commits have room of their own, even now: the memory of others is not theirs, nor is the last of the ring.
+    for text in [large.as_str(), "small"] {
+        let error = loop {
+            match house.broker.submit(call(&to("t", 0, &[text]))).await {
+                Ok(ack) => pending.push(ack),
+                Err(error) => break error,
+            }
+            assert!(pending.len() < 2000, "there is no end to the room");
+        };
+        assert_eq!(error.reason(), "THROTTLED");
+    }
+    // Commits have room of their own, even now.
+    let before = house.broker.storage.last_number();
     let broker = Arc::clone(&house.broker);
-    let committing = Started::new(async move { broker.commit_offsets(one_commit("g", "t", 0)).await }).await;
+    let mut commit = one_commit("g", "t", 0);
+    // More than the small ones left over.
+    commit.positions[0].metadata = "x".repeat(1000);
+    let committing = Started::new(async move { broker.commit_offsets(commit).await }).await;
+    assert_eq!(house.broker.storage.last_number(), before + 1, "it waits for the disk, not for room");
     house.commit();
     committing.answer().await.unwrap();
     for (n, ack) in pending.into_iter().enumerate() {
