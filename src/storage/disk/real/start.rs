@@ -206,7 +206,7 @@ fn owner_of(dir: impl AsFd) -> Option<u32> {
     find_owner(&fs::read_to_string("/proc/locks").ok()?, &format!("{major:02x}:{minor:02x}"), status.st_ino)
 }
 
-/// Finds `N: FLOCK ADVISORY WRITE <pid> <device>:<inode> 0 EOF`.
+/// Finds `N: FLOCK ADVISORY WRITE <pid> <device>:<inode> 0 EOF`; who only looks at the directory has READ there.
 ///
 /// Some file systems show another device here than to `stat`: if no line has ours, the inode alone counts,
 /// as long as it leaves no doubt.
@@ -214,7 +214,7 @@ pub(super) fn find_owner(locks: &str, device: &str, inode: u64) -> Option<u32> {
     let mut elsewhere = Vec::new();
     for line in locks.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words.as_slice() else { continue };
+        let [_, "FLOCK", _, "WRITE" | "READ", pid, place, ..] = words.as_slice() else { continue };
         let Some((its_device, its_inode)) = place.rsplit_once(':') else { continue };
         // Waiters have another form ("->"), and a holder this container may not see has the number 0.
         let Some(pid) = pid.parse().ok().filter(|pid| *pid > 0) else { continue };

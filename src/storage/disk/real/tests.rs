@@ -211,12 +211,16 @@ fn a_full_disk_says_so_and_nothing_is_held() {
     }
     let dir = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs -o size=1m none \"$0\" || exit 77; exec \"$1\" --exact \"$2\"";
-    let name = std::thread::current().name().unwrap().to_owned();
+    let name = concat!(module_path!(), "::a_full_disk_says_so_and_nothing_is_held");
+    let name = name.split_once("::").unwrap().1;
     let mut command = std::process::Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(dir.path());
     command.arg(std::env::current_exe().unwrap()).arg(name).env(SMALL, dir.path());
     match command.output() {
-        Ok(output) if output.status.success() => {}
+        Ok(output) if output.status.success() => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains("1 passed"), "nothing was tested: {said}");
+        }
         Ok(output) if output.status.code() != Some(77) && !output.stdout.is_empty() => {
             panic!("{}", String::from_utf8_lossy(&output.stdout))
         }
