@@ -5,6 +5,12 @@
 //! unanswered count. At the end every acked event is at its offset, no offset has two events, each event is there once
 //! unless its ack was lost, the last acked commit stands, and `annals log verify` finds nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected has to fail"
+)]
+
 use std::{
     collections::{HashMap, HashSet},
     io::{BufRead as _, BufReader},

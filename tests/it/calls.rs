@@ -106,10 +106,10 @@ async fn topics_are_made_listed_changed_and_deleted() {
     let site = site().await;
     let config =
         v1::TopicConfig { partitions: 2, durability: v1::Durability::Os.into(), ..Default::default() };
-    let make = v1::CreateTopicRequest { topic: "t".into(), config: Some(config), ..Default::default() };
-    let made = site.topics().create_topic(make.clone()).await.unwrap().into_inner().topic.unwrap();
+    let request = v1::CreateTopicRequest { topic: "t".into(), config: Some(config), ..Default::default() };
+    let made = site.topics().create_topic(request.clone()).await.unwrap().into_inner().topic.unwrap();
     assert_eq!(made.partitions.len(), 2);
-    let again = site.topics().create_topic(make).await.unwrap().into_inner().topic.unwrap();
+    let again = site.topics().create_topic(request).await.unwrap().into_inner().topic.unwrap();
     assert_eq!(made.topic_id, again.topic_id, "the same request again is no error");
     let change = v1::UpdateTopicRequest {
         topic: "t".into(),

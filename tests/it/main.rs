@@ -1,5 +1,11 @@
 //! A whole server, seen from outside: every call over a real connection.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected has to fail"
+)]
+
 mod bodies;
 mod calls;
 mod full_disk;

@@ -137,17 +137,16 @@ async fn a_stopping_server_says_so_and_answers_what_was_sent() {
     assert_eq!(stored(&mut answers).await, 2, "what is sent after the drain is still answered");
     drop(sender);
     assert!(answers.message().await.unwrap().is_none());
-    // The record that was stored meanwhile may come first.
-    loop {
+    let mut told = false;
+    let status = loop {
         match events.message().await {
-            Ok(Some(v1::SubscribeResponse { event: Some(Event::Drain(_)) })) => {}
-            Ok(Some(_)) => {}
+            // The record that was stored meanwhile may come first.
+            Ok(Some(event)) => told |= matches!(event.event, Some(Event::Drain(_))),
             Ok(None) => panic!("a drained subscription ends with a status"),
-            Err(status) => {
-                assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
-                break;
-            }
+            Err(status) => break status,
         }
-    }
+    };
+    assert!(told, "the subscriber is told before the end");
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
     tokio::time::timeout(Duration::from_secs(8), stopping).await.expect("it ends").unwrap().unwrap();
 }

@@ -267,7 +267,7 @@ fn interrupted_calls_go_on() {
 fn the_owner_is_found_among_the_locks() {
     let locks = "\
 1: POSIX  ADVISORY  WRITE 11 fe:00:500 0 EOF
-2: FLOCK  ADVISORY  READ 12 fe:00:500 0 EOF
+2: FLOCK  ADVISORY  READ 12 fe:00:700 0 EOF
 3: FLOCK  ADVISORY  WRITE 13 00:2a:500 0 EOF
 4: FLOCK  ADVISORY  WRITE 14 fe:00:500 0 EOF
 4: -> FLOCK  ADVISORY  WRITE 15 fe:00:500 0 EOF
@@ -276,6 +276,7 @@ fn the_owner_is_found_among_the_locks() {
 garbage
 ";
     assert_eq!(find_owner(locks, "fe:00", 500), Some(14));
+    assert_eq!(find_owner(locks, "fe:00", 700), Some(12), "who only looks");
     assert_eq!(find_owner(locks, "fe:00", 600), None, "in another container");
     assert_eq!(find_owner(locks, "fe:00", 5), None, "inodes that only begin alike");
     assert_eq!(find_owner(locks, "01:02", 50), Some(16), "another device, but no doubt");
