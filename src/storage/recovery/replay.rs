@@ -463,7 +463,9 @@ fn prove_torn(root: &Root, found: &Replayed, proven: u64) -> Result<(), OpenErro
         let mut until = if here { file.size } else { file.size.min(BLOCK + PEEK) };
         while position + BLOCK <= until {
             let io = |source| OpenError::Io { doing: format!("reading {}", ring::path(file.id)), source };
-            let head = file.file.view(position, HEADER_LEN).map_err(io)?;
+            // Read, not mapped: nobody needs these pages again.
+            let mut head = [0; HEADER_LEN];
+            file.file.read_at(&mut head, position).map_err(io)?;
             let later =
                 FrameHeader::decode(&head, root.frame_magic).filter(|header| header.sequence > next.sequence);
             if later.is_some() {
