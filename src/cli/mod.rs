@@ -3,6 +3,7 @@
 //! Commands talk to servers through `annals-client` alone; only `serve`, `demo` and `log` know what is behind it.
 //! Standard output is data and standard error is talk, so that a pipe never gets a byte that is no data.
 
+mod broker;
 mod completions;
 mod confirm;
 mod connect;

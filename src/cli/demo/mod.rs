@@ -1,7 +1,6 @@
 //! `annals demo`: the tour. A broker, a real day of events, two groups, a kill -9 in the middle, and the proof that nothing
 //! that was acked is missing. Everything it says is checked; if anything does not hold, it ends with 1.
 
-mod broker;
 mod figures;
 mod flights;
 mod group;
@@ -16,7 +15,6 @@ use clap::Args;
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::{
-    broker::Broker,
     figures::{percentile, rate},
     flights::Event,
     group::Done,
@@ -24,6 +22,7 @@ use self::{
     story::Story,
 };
 use super::{
+    broker::Broker,
     connect,
     exit::{Exit, Failure, io_failure},
 };

@@ -1,4 +1,5 @@
-//! A broker of the demo's own: this very binary, as a child, on a directory that goes away with the demo.
+//! A broker of a command's own: this very binary, as a child process, for the demo, the bench and whoever else kills or
+//! measures one. It lives no longer than its [`Broker`].
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -8,37 +9,37 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::cli::exit::{Exit, Failure, io_failure};
+use super::exit::{Exit, Failure, io_failure};
 
 /// A running broker; killed when dropped.
 #[derive(Debug)]
-pub(super) struct Broker {
+pub(crate) struct Broker {
     child: Child,
     /// What it said when it was ready.
-    pub(super) ready: Ready,
+    pub(crate) ready: Ready,
 }
 
 /// The first line of `serve -f json`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Ready {
+pub(crate) struct Ready {
     /// Where it listens.
-    pub(super) grpc: String,
+    pub(crate) grpc: String,
     /// What it found in its directory.
-    pub(super) recovery: Recovery,
+    pub(crate) recovery: Recovery,
 }
 
 /// What recovery found.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Recovery {
-    pub(super) records: u64,
-    pub(super) topics: u64,
-    pub(super) cut: u64,
-    pub(super) milliseconds: f64,
+pub(crate) struct Recovery {
+    pub(crate) records: u64,
+    pub(crate) topics: u64,
+    pub(crate) cut: u64,
+    pub(crate) milliseconds: f64,
 }
 
 impl Broker {
     /// Starts one and waits until it is ready.
-    pub(super) fn start(data: &Path, grpc: &str) -> Result<Self, Failure> {
+    pub(crate) fn start(data: &Path, grpc: &str) -> Result<Self, Failure> {
         let program =
             std::env::current_exe().map_err(|error| io_failure("this program cannot be found", &error))?;
         let mut child = Command::new(program)
@@ -64,7 +65,7 @@ impl Broker {
     }
 
     /// SIGKILL: no warning, no last words, nothing flushed.
-    pub(super) fn kill(&mut self) -> Result<(), Failure> {
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
         self.child.kill().map_err(|error| io_failure("the broker cannot be killed", &error))?;
         self.child.wait().map_err(|error| io_failure("the broker does not end", &error))?;
         Ok(())
