@@ -12,6 +12,8 @@ pub mod disk;
 pub mod history;
 mod image;
 mod oracle;
+mod plan;
 mod rng;
 
-pub use history::{Failure, Outcome, run};
+pub use history::{Failure, Outcome, run, run_with};
+pub use plan::{Often, Plan, TopicPlan, Values};

@@ -32,8 +32,8 @@ pub(super) struct Oracle {
     pub(super) acked_states: BTreeSet<u64>,
     /// Those that were given up with a fenced partition; others may well be durable behind them.
     pub(super) failed_states: BTreeSet<u64>,
-    /// The state entry that belongs to a group.
-    pub(super) group_state: BTreeMap<u64, u64>,
+    /// The state entry that belongs to a group, and how many batches do.
+    pub(super) group_state: BTreeMap<u64, (u64, usize)>,
     epoch: u32,
 }
 
@@ -123,17 +123,17 @@ impl Oracle {
             log.values.truncate(found.len());
             (log.durable, log.acked) = (found.len(), found.len());
         }
-        for (group, state) in &self.group_state {
+        for (group, (state, size)) in &self.group_state {
             let parts = groups.get(group).copied().unwrap_or(0);
             let there = found_states.contains(state);
-            check(parts == if there { 3 } else { 0 }, || {
+            check(parts == if there { *size } else { 0 }, || {
                 format!(
-                    "group {group}: {parts} of 3 records, its state entry is {}",
+                    "group {group}: {parts} of {size} records, its state entry is {}",
                     if there { "there" } else { "not there" }
                 )
             })?;
         }
-        self.group_state.retain(|_, state| found_states.contains(state));
+        self.group_state.retain(|_, (state, _)| found_states.contains(state));
         self.acked_states = found_states;
         Ok(())
     }

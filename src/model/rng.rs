@@ -23,8 +23,13 @@ impl Rng {
         usize::try_from(self.next().checked_rem(bound).unwrap_or(0)).unwrap_or(0)
     }
 
-    /// True once in `n` times.
+    /// True once in `n` times; never if that is 0.
     pub(super) fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
+        n > 0 && self.below(n) == 0
+    }
+
+    /// One of them.
+    pub(super) fn pick<T: Copy + Default>(&mut self, of: &[T]) -> T {
+        of.get(self.below(of.len())).copied().unwrap_or_default()
     }
 }

@@ -1,19 +1,25 @@
 //! One history: random work, a cut or a kill at a random call, recovery, the oracle; several times over.
 
-use annals_wire::{header::Attributes, ids::TopicId, v1};
+mod batch;
+mod listed;
+
+use annals_wire::ids::TopicId;
 use bytes::Bytes;
-use prost::Message;
+
+use batch::{part, payload, try_append};
+use listed::Listed;
 
 use super::{
     disk::PowerDisk,
     oracle::{Attempts, Oracle},
+    plan::{Often, Plan, TopicPlan, Values},
     rng::Rng,
 };
 use crate::{
     clock::ManualClock,
     storage::{
-        Append, AppendError, Appended, Change, Class, CommitError, Level, Machine, Mode, Options, Partition,
-        PartitionKey, PartitionSettings, Receipt, Section, Step, Storage,
+        Append, Change, Class, CommitError, Level, Machine as _, Mode, Partition, PartitionKey,
+        PartitionSettings, Receipt, Step, Storage,
     },
     sync::{Arc, Mutex},
 };
@@ -46,46 +52,6 @@ pub struct Failure {
     pub trace: Vec<String>,
 }
 
-/// The partitions of a history: two at fsync, one at interval, one at os.
-const TOPICS: [(u8, u32, Level); 3] = [(1, 2, Level::Fsync), (2, 1, Level::Interval), (3, 1, Level::Os)];
-const PARTITIONS: [(u8, u32); 4] = [(1, 0), (1, 1), (2, 0), (3, 0)];
-/// Partitions of an atomic group.
-const GROUP: [(u8, u32); 3] = [(1, 0), (2, 0), (3, 0)];
-/// Cuts and kills of one history.
-const LIVES: usize = 5;
-
-/// A state machine that is nothing but the list of its entries.
-#[derive(Clone, Debug, Default)]
-struct Listed(Vec<(u64, u64)>);
-
-impl Machine for Listed {
-    fn restore(&mut self, section: &Section) -> Result<(), String> {
-        let number =
-            |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).unwrap_or_default();
-        self.0.extend(
-            section.bytes.chunks(16).map(|line| (number(line), number(line.get(8..).unwrap_or_default()))),
-        );
-        Ok(())
-    }
-
-    fn apply(&mut self, number: u64, entry: &[u8]) -> Result<(), String> {
-        let value = entry.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or("a short entry")?;
-        if self.0.last().is_none_or(|(last, _)| *last < number) {
-            self.0.push((number, value));
-        }
-        Ok(())
-    }
-
-    fn lower_commits(&mut self, _end: &dyn Fn(PartitionKey) -> Option<i64>) -> Vec<Vec<u8>> {
-        Vec::new()
-    }
-
-    fn capture(&self, number: u64) -> Vec<Section> {
-        let lines = self.0.iter().flat_map(|(number, value)| [number.to_le_bytes(), value.to_le_bytes()]);
-        vec![Section { number, bytes: lines.flatten().collect() }]
-    }
-}
-
 /// What waits for its ack.
 struct Waiting {
     receipt: Receipt,
@@ -100,15 +66,50 @@ struct Run {
     rng: Rng,
     disk: PowerDisk,
     clock: Arc<ManualClock>,
-    options: Options,
+    plan: Plan,
     oracle: Oracle,
     outcome: Outcome,
     trace: Vec<String>,
     counter: u64,
     groups: u64,
-    fixed_size: bool,
-    /// Times a topic was declared: an id is never used twice.
-    declared: [u8; 4],
+    /// Times each topic was declared: an id is never used twice.
+    declared: Vec<u8>,
+}
+
+/// What is done next.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Append,
+    Group,
+    State,
+    Commit,
+    Idle,
+    Snapshot,
+    Upkeep,
+    Grow,
+    Interval,
+}
+
+fn choose(rng: &mut Rng, often: &Often) -> Deed {
+    let weights = [
+        (often.append, Deed::Append),
+        (often.group, Deed::Group),
+        (often.state, Deed::State),
+        (often.commit, Deed::Commit),
+        (often.idle, Deed::Idle),
+        (often.snapshot, Deed::Snapshot),
+        (often.upkeep, Deed::Upkeep),
+        (often.grow, Deed::Grow),
+        (often.interval, Deed::Interval),
+    ];
+    let mut at = rng.below(weights.iter().map(|(weight, _)| weight).sum());
+    for (weight, deed) in weights {
+        if at < weight {
+            return deed;
+        }
+        at -= weight;
+    }
+    Deed::Commit
 }
 
 /// A life of the broker.
@@ -118,31 +119,24 @@ struct Life {
     waiting: Vec<Waiting>,
 }
 
-/// Runs one history.
+/// Runs the history that a seed stands for.
 pub fn run(seed: u64) -> Result<Outcome, Failure> {
+    run_with(seed, &Plan::of(seed))
+}
+
+/// Runs a history of a given kind.
+pub fn run_with(seed: u64, plan: &Plan) -> Result<Outcome, Failure> {
     let mut rng = Rng::new(seed);
-    let options = Options {
-        inline_bytes: [0, 600, 5000].get(rng.below(3)).copied().unwrap_or_default(),
-        ring_bytes: 320 * 1024,
-        ring_file_bytes: 40 * 1024,
-        pending_bytes: 20 * 1024,
-        snapshot_bytes: 64 * 1024,
-        keep_free_bytes: 0,
-        flush_helpers: 0,
-        open_segments: 2,
-        ..Options::default()
-    };
     let mut history = Run {
         disk: PowerDisk::new(rng.next()),
         clock: Arc::new(ManualClock::new(1_700_000_000_000, rng.next())),
-        options,
+        plan: plan.clone(),
         oracle: Oracle::default(),
         outcome: Outcome::default(),
         trace: Vec::new(),
         counter: 0,
         groups: 0,
-        fixed_size: rng.one_in(2),
-        declared: [0; 4],
+        declared: vec![0; plan.topics.len()],
         rng,
     };
     match history.lives() {
@@ -156,14 +150,14 @@ pub fn run(seed: u64) -> Result<Outcome, Failure> {
 
 impl Run {
     fn lives(&mut self) -> Result<(), String> {
-        for (topic, partitions, level) in TOPICS {
-            for partition in 0..partitions {
-                let attempts = Attempts { level, values: Vec::new(), durable: 0, acked: 0 };
+        for (topic, TopicPlan { partitions, level, .. }) in (0..).zip(&self.plan.topics) {
+            for partition in 0..*partitions {
+                let attempts = Attempts { level: *level, values: Vec::new(), durable: 0, acked: 0 };
                 self.oracle.logs.insert((topic, partition), attempts);
             }
         }
         let mut power_cut = true;
-        for _ in 0..LIVES {
+        for _ in 0..self.plan.lives {
             let mut life = self.start(power_cut)?;
             power_cut = self.live(&mut life);
             drop(life);
@@ -177,7 +171,7 @@ impl Run {
     }
 
     fn key(&self, topic: u8, partition: u32) -> PartitionKey {
-        key_of(self.declared, topic, partition)
+        key_of(&self.declared, topic, partition)
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -200,12 +194,12 @@ impl Run {
     /// Starts until a start comes to an end, and judges it. `power_cut`: some cut came since the last judgement.
     fn start(&mut self, mut power_cut: bool) -> Result<Life, String> {
         loop {
-            if self.rng.one_in(3) {
+            if self.rng.one_in(self.plan.start_cut_one_in) {
                 self.disk.cut_after(self.rng.next() % 120);
             }
             let mut listed = Listed::default();
             let disk = Arc::new(self.disk.clone());
-            match Storage::open(disk, Arc::clone(&self.clock) as _, self.options, &mut listed) {
+            match Storage::open(disk, Arc::clone(&self.clock) as _, self.plan.options, &mut listed) {
                 Ok((storage, report)) => {
                     self.note(|| format!("recovered: {report:?}"));
                     if !report.damages.is_empty() {
@@ -214,8 +208,8 @@ impl Run {
                     self.outcome.recoveries += 1;
                     self.disk.cut_after(u64::MAX);
                     let states: Vec<u64> = listed.0.iter().map(|(_, value)| *value).collect();
-                    let declared = self.declared;
-                    let partition = |topic, partition| storage.partition(key_of(declared, topic, partition));
+                    let declared = self.declared.clone();
+                    let partition = |topic, partition| storage.partition(key_of(&declared, topic, partition));
                     self.oracle.judge(power_cut, report.epoch, &states, &partition)?;
                     return Ok(Life { storage, listed: Arc::new(Mutex::new(listed)), waiting: Vec::new() });
                 }
@@ -233,24 +227,12 @@ impl Run {
 
     /// Works until the power goes or the process is killed; tells which.
     fn live(&mut self, life: &mut Life) -> bool {
-        for (topic, partitions, level) in TOPICS {
-            if life.storage.partition(self.key(topic, 0)).is_none() {
-                if let Some(times) = self.declared.get_mut(usize::from(topic)) {
-                    *times += 1;
-                }
-                let settings =
-                    PartitionSettings { level, segment_bytes: 4096, interval_ms: 100, interval_bytes: 3000 };
-                let change = Change::Declare { topic: self.key(topic, 0).topic, partitions, settings };
-                if let Ok(room) = life.storage.reserve(8192, Class::Control) {
-                    let _dead_disks_refuse = life.storage.submit(room, vec![change]);
-                }
-            }
-        }
-        self.disk.cut_after(self.rng.next() % 600);
-        if self.rng.one_in(10) {
+        self.declare(life);
+        self.disk.cut_after(self.rng.next() % self.plan.calls.max(1));
+        if self.rng.one_in(self.plan.flush_fails_one_in) {
             self.disk.fail_flush_after(self.rng.next() % 12);
         }
-        let steps = 10 + self.rng.below(150);
+        let steps = 10 + self.rng.below(self.plan.steps);
         for _ in 0..steps {
             self.step(life);
             self.collect(life);
@@ -261,45 +243,71 @@ impl Run {
                 break;
             }
         }
-        if self.rng.one_in(6) && life.storage.failure().is_none() {
+        if self.rng.one_in(self.plan.orderly_one_in) && life.storage.failure().is_none() {
             life.storage.commit_step();
             self.collect(life);
             self.snapshot(life, true);
             self.note(|| "an orderly end".into());
         }
         // After a failed flush, only a power cut shows what the disk really has; both must be survived.
-        self.rng.one_in(2)
+        self.rng.below(100) >= self.plan.kill_percent
+    }
+
+    /// Makes the topics that are not there.
+    fn declare(&mut self, life: &Life) {
+        for (topic, wanted) in (0_u8..).zip(self.plan.topics.clone()) {
+            if life.storage.partition(self.key(topic, 0)).is_some() {
+                continue;
+            }
+            if let Some(times) = self.declared.get_mut(usize::from(topic)) {
+                *times += 1;
+            }
+            let settings = PartitionSettings {
+                level: wanted.level,
+                segment_bytes: wanted.segment_bytes,
+                interval_ms: wanted.interval_ms,
+                interval_bytes: wanted.interval_bytes,
+            };
+            let id = self.key(topic, 0).topic;
+            let change = Change::Declare { topic: id, partitions: wanted.partitions, settings };
+            if let Ok(room) = life.storage.reserve(8192, Class::Control) {
+                let _dead_disks_refuse = life.storage.submit(room, vec![change]);
+            }
+        }
     }
 
     fn step(&mut self, life: &mut Life) {
-        match self.rng.below(30) {
-            0..=11 => {
-                let at = PARTITIONS.get(self.rng.below(4)).copied().unwrap_or_default();
+        match choose(&mut self.rng, &self.plan.often) {
+            Deed::Append => {
+                let at = self.anywhere();
                 let level = if self.rng.one_in(3) { Level::Fsync } else { Level::Os };
                 self.append(life, &[at], Mode { level, atomic: false });
             }
-            12..=13 => self.append(life, &GROUP, Mode { level: Level::Fsync, atomic: true }),
-            14..=15 => self.state(life),
-            16..=21 => {
+            Deed::Group => {
+                let to: Vec<(u8, u32)> = (0..).zip(&self.plan.topics).map(|(topic, _)| (topic, 0)).collect();
+                self.append(life, &to, Mode { level: Level::Fsync, atomic: true });
+            }
+            Deed::State => self.state(life),
+            Deed::Commit => {
                 let step = life.storage.commit_step();
                 self.note(|| format!("commit: {step:?}"));
             }
-            22 => {
+            Deed::Idle => {
                 if life.storage.idle_step() == Step::Committed {
                     self.note(|| "idle frame".into());
                 }
             }
-            23..=24 => self.snapshot(life, false),
-            25..=26 => {
+            Deed::Snapshot => self.snapshot(life, false),
+            Deed::Upkeep => {
                 while life.storage.upkeep_step() {}
                 life.storage.close_step();
                 self.note(|| "upkeep".into());
             }
-            27 => {
+            Deed::Grow => {
                 let grown = life.storage.grow_step();
                 self.note(|| format!("ring growth: {grown:?}"));
             }
-            _ => {
+            Deed::Interval => {
                 self.clock.advance(std::time::Duration::from_millis(150));
                 life.storage.interval_step();
                 self.note(|| "interval".into());
@@ -307,11 +315,21 @@ impl Run {
         }
     }
 
+    fn anywhere(&mut self) -> (u8, u32) {
+        let topic = self.rng.below(self.plan.topics.len());
+        let partitions = self.plan.topics.get(topic).map_or(1, |topic| topic.partitions);
+        let partition = self.rng.below(usize::try_from(partitions).unwrap_or(1));
+        (u8::try_from(topic).unwrap_or(0), u32::try_from(partition).unwrap_or(0))
+    }
+
     fn value(&mut self) -> Vec<u8> {
         self.counter += 1;
-        let size = if self.fixed_size { 120 } else { self.rng.below(1400) };
+        let size = match self.plan.values {
+            Values::Fixed(bytes) => bytes,
+            Values::Below(bytes) => self.rng.below(bytes),
+        };
         let mut value = self.counter.to_le_bytes().to_vec();
-        value.resize(8 + size, b'v');
+        value.resize(size.max(8), b'v');
         value
     }
 
@@ -343,7 +361,7 @@ impl Run {
         }
         if let (Some(group), Some(state)) = (group, state) {
             self.oracle.last_state = state;
-            self.oracle.group_state.insert(group, state);
+            self.oracle.group_state.insert(group, (state, to.len()));
             life.listed.lock().0.push((receipt.first_entry, state));
         }
         let level = receipt.appended.iter().map(|appended| appended.level).min().unwrap_or(Level::Os);
@@ -398,52 +416,10 @@ impl Run {
     }
 }
 
-fn key_of(declared: [u8; 4], topic: u8, partition: u32) -> PartitionKey {
-    let mut id = [topic; 16];
+fn key_of(declared: &[u8], topic: u8, partition: u32) -> PartitionKey {
+    let mut id = [topic + 1; 16];
     id[15] = declared.get(usize::from(topic)).copied().unwrap_or_default();
     PartitionKey { topic: TopicId(id), partition }
-}
-
-fn payload(value: &[u8]) -> Bytes {
-    let record = v1::Record { value: Some(Bytes::copy_from_slice(value)), ..Default::default() };
-    Bytes::from(v1::RecordBatch { records: vec![record], ..Default::default() }.encode_to_vec())
-}
-
-fn part<'a>(partition: &'a Arc<Partition>, payload: &'a [Bytes; 1]) -> Append<'a> {
-    let [bytes] = payload;
-    Append {
-        partition,
-        payload,
-        payload_len: bytes.len(),
-        record_count: 1,
-        max_timestamp_ms: 0,
-        timestamps_missing: true,
-        records_crc32: crc32fast::hash(bytes),
-        attributes: Attributes(0),
-        expected_next_offset: None,
-    }
-}
-
-/// Appends as a broker does: room first, then locks, preparing where that is needed. `None` = refused.
-fn try_append(
-    storage: &Arc<Storage>,
-    appends: &[Append<'_>],
-    mode: Mode,
-    state: Option<u64>,
-) -> Option<Receipt> {
-    for _ in 0..8 {
-        let bytes = appends.iter().map(|append| append.payload_len as u64 + 512).sum::<u64>() + 8192;
-        let room = storage.reserve(bytes, Class::Data).ok()?;
-        let mut entries = |_: &[Appended]| state.iter().map(|state| state.to_le_bytes().to_vec()).collect();
-        match storage.append(room, appends, mode, &mut entries) {
-            Err(AppendError::NotPrepared { batch }) => {
-                let append = appends.get(batch)?;
-                storage.prepare(append.partition, append.payload_len as u64 + 81).ok()?;
-            }
-            other => return other.ok(),
-        }
-    }
-    None
 }
 
 impl std::fmt::Display for Failure {
