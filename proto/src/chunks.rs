@@ -6,10 +6,14 @@
 use std::ops::{Deref, Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+/// A body arrives in one piece or a few: so many are listed without a list on the heap.
+const FEW: usize = 4;
 
 /// Part of a body in pieces, sharing the body's memory. No piece is empty.
 #[derive(Debug, Clone, Default)]
-pub struct Chunks(Vec<Bytes>);
+pub struct Chunks(SmallVec<[Bytes; FEW]>);
 
 impl Chunks {
     /// All of `chunks`.
@@ -80,7 +84,7 @@ impl Deref for Chunks {
 
 impl From<Bytes> for Chunks {
     fn from(bytes: Bytes) -> Self {
-        Self::of(&[bytes])
+        Self((!bytes.is_empty()).then_some(bytes).into_iter().collect())
     }
 }
 
@@ -88,7 +92,7 @@ impl From<Bytes> for Chunks {
 /// more than the bytes it sends.
 #[derive(Debug, Default)]
 pub struct Arriving {
-    pieces: Vec<Bytes>,
+    pieces: SmallVec<[Bytes; FEW]>,
     small: BytesMut,
     len: usize,
 }
@@ -130,16 +134,14 @@ impl Arriving {
 /// that thousands of tiny parts cost no more than their bytes.
 pub(crate) struct Parts<'a> {
     body: &'a [Bytes],
-    ranges: Vec<Range<usize>>,
+    ranges: SmallVec<[Range<usize>; FEW]>,
     /// Where it copies from and to, once it copies.
     copy: Option<(Cursor<'a>, BytesMut)>,
 }
 
 impl<'a> Parts<'a> {
-    const MOST_SHARED: usize = 4;
-
     pub(crate) fn new(body: &'a [Bytes]) -> Self {
-        Self { body, ranges: Vec::new(), copy: None }
+        Self { body, ranges: SmallVec::new(), copy: None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -158,14 +160,15 @@ impl<'a> Parts<'a> {
             last.end = range.end;
             return;
         }
-        self.ranges.push(range);
-        if self.ranges.len() > Self::MOST_SHARED {
-            let (mut cursor, mut out) = (Cursor::new(self.body), BytesMut::new());
-            for range in &self.ranges {
-                let _ = copy(&mut cursor, range, &mut out);
-            }
-            self.copy = Some((cursor, out));
+        if self.ranges.len() < FEW {
+            self.ranges.push(range);
+            return;
         }
+        let (mut cursor, mut out) = (Cursor::new(self.body), BytesMut::new());
+        for range in self.ranges.iter().chain([&range]) {
+            let _ = copy(&mut cursor, range, &mut out);
+        }
+        self.copy = Some((cursor, out));
     }
 
     pub(crate) fn finish(self) -> Chunks {

@@ -259,7 +259,7 @@ fn delimited(cursor: &mut Cursor<'_>) -> Result<Range<usize>, ScanReason> {
 
 fn text(cursor: &mut Cursor<'_>, number: u32) -> Result<String, ScanReason> {
     let len = usize::try_from(value(cursor)?).map_err(|_| ScanReason::Truncated)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(len.min(cursor.remaining()));
     cursor.pieces(len, |piece| bytes.put_slice(piece)).ok_or(ScanReason::Truncated)?;
     String::from_utf8(bytes).map_err(|_| ScanReason::Utf8(number))
 }

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use crate::chunks::Cursor;
 use crate::limits::{DEFAULT_MAX_BATCH_BYTES, MAX_RECORD_BYTES, MAX_RECORDS_PER_BATCH, MAX_REQUEST_BYTES};
-use record::{Tally, check_record, minimal_varint};
+use record::{Checked, Tally, check_record, minimal_varint};
 use source::{Limited, Source};
 
 /// Tag of a record within a run.
@@ -112,6 +112,8 @@ pub struct RecordSpan {
     pub len: usize,
     /// murmur2 of its key, if it has one.
     pub key_hash: Option<u32>,
+    /// Its time; 0 if it has none: then the append time counts.
+    pub timestamp_ms: i64,
 }
 
 /// A run that must not be stored.
@@ -241,8 +243,9 @@ fn run<const HASH: bool>(
         if index >= rules.max_records {
             return Err(fault((start, Reason::TooManyRecords { limit: rules.max_records })));
         }
-        let key_hash = next_record::<HASH>(&mut cursor, rules, &mut tally).map_err(fault)?;
-        each(RecordSpan { index, start, len: cursor.pos() - start, key_hash });
+        let Checked { key_hash, timestamp_ms } =
+            next_record::<HASH>(&mut cursor, rules, &mut tally).map_err(fault)?;
+        each(RecordSpan { index, start, len: cursor.pos() - start, key_hash, timestamp_ms });
         index = index.saturating_add(1);
     }
     let mut hasher = crc32fast::Hasher::new();
@@ -252,22 +255,22 @@ fn run<const HASH: bool>(
     Ok(tally.finish(index, bytes as u64, hasher.finalize()))
 }
 
-/// Checks the record at the cursor and steps over it; its key's hash, or where it went wrong and why.
+/// Checks the record at the cursor and steps over it, or tells where it went wrong and why.
 #[inline]
 fn next_record<const HASH: bool>(
     cursor: &mut Cursor<'_>,
     rules: &WalkRules,
     tally: &mut Tally,
-) -> Result<Option<u32>, (usize, Reason)> {
+) -> Result<Checked, (usize, Reason)> {
     let start = cursor.pos();
     if let Some((lead, mut body)) = whole_record(cursor.rest()) {
         let len = lead + body.len();
         fits(len, rules).map_err(|reason| (start, reason))?;
         let end = start + len;
-        let hash = check_record::<_, HASH>(&mut body, rules.origin, tally)
+        let checked = check_record::<_, HASH>(&mut body, rules.origin, tally)
             .map_err(|reason| (end - body.left(), reason))?;
         let _ = cursor.skip(len);
-        return Ok(hash);
+        return Ok(checked);
     }
     // It straddles two pieces, or something is wrong with it.
     let mut lead = Limited::new(cursor, usize::MAX);

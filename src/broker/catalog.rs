@@ -62,7 +62,10 @@ impl Topic {
 
     /// Its number is durable.
     pub(crate) fn settle(&self) {
-        self.settled.store(true, Ordering::Release);
+        // Written once: every fetch comes by here.
+        if self.unsettled().is_some() {
+            self.settled.store(true, Ordering::Release);
+        }
     }
 
     pub(crate) fn partitions(&self) -> u32 {

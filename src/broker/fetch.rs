@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use super::{
-    Broker, Error, Fetch, Fetched, PartitionFailure, Slice,
+    Broker, Error, Fetch, Fetched, Few, PartitionFailure, Slice,
     inbox::Registrations,
     position::Cursor,
     read::{ReadRules, read, standing},
 };
+use crate::storage::Runs;
 
 /// What a slice takes in an answer beside its batches and the topic's name.
 const SLICE_BYTES: usize = 128;
@@ -50,7 +51,7 @@ enum Part {
 }
 
 struct Poll {
-    parts: Vec<Part>,
+    parts: Few<Part>,
     registrations: Registrations,
     rules: ReadRules,
     budget: usize,
@@ -116,7 +117,7 @@ impl Broker {
 }
 
 impl Poll {
-    fn new(cursors: Vec<Result<Cursor, PartitionFailure>>, budget: usize, waits: bool) -> Self {
+    fn new(cursors: Few<Result<Cursor, PartitionFailure>>, budget: usize, waits: bool) -> Self {
         let mut framing = 0;
         let mut settled = false;
         let part = |cursor: Result<Cursor, PartitionFailure>| match cursor {
@@ -197,7 +198,7 @@ impl Poll {
     }
 
     fn answer(self) -> Result<Fetched, Error> {
-        let mut fetched = Fetched { slices: Vec::with_capacity(self.parts.len()), errors: Vec::new() };
+        let mut fetched = Fetched { slices: Few::with_capacity(self.parts.len()), errors: Vec::new() };
         for part in self.parts {
             match part {
                 Part::Reading { slice: Some(slice), .. } => fetched.slices.push(slice),
@@ -214,7 +215,7 @@ impl Poll {
 
 /// The same place, with nothing read.
 fn nothing(slice: Slice) -> Slice {
-    Slice { next_offset: slice.start_offset, gaps: Vec::new(), batches: Vec::new(), ..slice }
+    Slice { next_offset: slice.start_offset, gaps: Vec::new(), batches: Runs::new(), ..slice }
 }
 
 /// What was read next in the same partition.

@@ -11,11 +11,15 @@ use annals_wire::{
     murmur2::partition_of_hash,
     request::{Packed, Payload, ScannedProduce},
     v1::{Codec, Durability},
-    walk::{Malformed, Origin, Reason, RecordSpan, WalkRules, Walked, walk, walk_each},
+    walk::{Malformed, Origin, Reason, WalkRules, Walked, walk, walk_each},
 };
-use bytes::{Bytes, BytesMut};
+use smallvec::{SmallVec, smallvec};
 
-use super::{Error, Limits, Principal, Produce, once::Once};
+use super::{
+    Error, Limits, Principal, Produce,
+    once::Once,
+    sorter::{Bin, Sorter},
+};
 use crate::storage::Level;
 
 /// A produce whose fields make sense; its records are not looked at yet.
@@ -45,11 +49,14 @@ pub(crate) struct Part {
     pub(crate) record_indexes: Vec<u32>,
 }
 
+/// A request's records by partition: mostly there is one.
+pub(crate) type Parts = SmallVec<[Part; 1]>;
+
 /// A request, sorted by partition.
 #[derive(Debug)]
 pub(crate) struct Split {
     /// In order of partition.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Parts,
     /// How many partitions keys chose among.
     pub(crate) partitions: u32,
     /// Where keyless records go.
@@ -104,7 +111,7 @@ impl Request {
         partitions: u32,
         keyless: impl FnOnce(u64) -> u32,
     ) -> Result<Split, Error> {
-        let (mut parts, mut keyless_partition) = (Vec::with_capacity(1), 0);
+        let (mut parts, mut keyless_partition) = (Parts::new(), 0);
         match (&self.payload, self.partition) {
             (Payload::None, _) => {}
             (Payload::Compressed(packed), partition) => {
@@ -123,15 +130,7 @@ impl Request {
     fn whole(&self, run: &Chunks, partition: u32, limits: &Limits) -> Result<Part, Error> {
         let walked = walk(run, &rules(limits)).map_err(|fault| worst(run, limits, fault))?;
         self.check_crc(walked.crc32)?;
-        Ok(Part {
-            partition,
-            payload: run.clone(),
-            payload_len: run.byte_len(),
-            walked,
-            crc32: walked.crc32,
-            attributes: Attributes::default(),
-            record_indexes: Vec::new(),
-        })
+        Ok(plain(run.clone(), partition, walked))
     }
 
     fn packed(&self, packed: &Packed, partition: u32, limits: &Limits) -> Result<Part, Error> {
@@ -162,13 +161,7 @@ impl Request {
         })
     }
 
-    fn spread(
-        &self,
-        run: &Chunks,
-        partitions: u32,
-        keyless: u32,
-        limits: &Limits,
-    ) -> Result<Vec<Part>, Error> {
+    fn spread(&self, run: &Chunks, partitions: u32, keyless: u32, limits: &Limits) -> Result<Parts, Error> {
         let mut sorter = Sorter::new(run, partitions);
         let rules =
             WalkRules { max_record_bytes: rules(limits).max_record_bytes, ..WalkRules::CLIENT_SPREAD };
@@ -178,9 +171,12 @@ impl Request {
         })
         .map_err(malformed)?;
         self.check_crc(walked.crc32)?;
-        match sorter.finish() {
-            Sorted::One(partition) => self.whole(run, partition, limits).map(|part| vec![part]),
-            Sorted::Several(bins) => bins.into_iter().map(|bin| bin.part(limits)).collect(),
+        match sorter.only() {
+            Some(partition) => {
+                fits(walked.record_count, run.byte_len(), limits)?;
+                Ok(smallvec![plain(run.clone(), partition, walked)])
+            }
+            None => sorter.into_bins().map(|bin| sorted(bin, limits)).collect(),
         }
     }
 
@@ -193,6 +189,49 @@ impl Request {
             _ => Ok(()),
         }
     }
+}
+
+/// Records that all go to one partition, as they came.
+fn plain(run: Chunks, partition: u32, walked: Walked) -> Part {
+    Part {
+        partition,
+        payload_len: run.byte_len(),
+        payload: run,
+        walked,
+        crc32: walked.crc32,
+        attributes: Attributes::default(),
+        record_indexes: Vec::new(),
+    }
+}
+
+/// Records that were sorted, each of them walked.
+fn sorted(bin: Bin, limits: &Limits) -> Result<Part, Error> {
+    fits(bin.sum.records, bin.run.len(), limits)?;
+    let walked = Walked {
+        record_count: bin.sum.records,
+        bytes: bin.run.len() as u64,
+        max_timestamp_ms: bin.sum.max_timestamp_ms,
+        timestamps_missing: bin.sum.timestamps_missing,
+        crc32: crc32fast::hash(&bin.run),
+        ..Walked::default()
+    };
+    let part = plain(Chunks::from(bin.run.freeze()), bin.partition, walked);
+    Ok(Part { record_indexes: bin.indexes, ..part })
+}
+
+/// Whether records that were walked as part of a request may be a batch.
+fn fits(records: u32, bytes: usize, limits: &Limits) -> Result<(), Error> {
+    if bytes as u64 > u64::from(limits.max_batch_bytes) {
+        return Err(too_large(bytes as u64, limits.max_batch_bytes.into(), "bytes"));
+    }
+    if records > limits.max_batch_records {
+        return Err(too_large(
+            u64::from(limits.max_batch_records) + 1,
+            limits.max_batch_records.into(),
+            "records",
+        ));
+    }
+    Ok(())
 }
 
 /// What framing a packed payload may add to the batch limit.
@@ -246,119 +285,5 @@ fn worst(run: &Chunks, limits: &Limits, fault: Malformed) -> Error {
             Err(record @ Malformed { reason: Reason::RecordTooLarge { .. }, .. }),
         ) => malformed(record),
         _ => malformed(fault),
-    }
-}
-
-/// Sorts records by partition. Copies nothing as long as all go to one.
-struct Sorter<'a> {
-    run: &'a [Bytes],
-    first: Option<u32>,
-    bins: Vec<Option<Bin>>,
-    copier: Copier<'a>,
-}
-
-/// Records of one partition.
-#[derive(Debug)]
-struct Bin {
-    partition: u32,
-    run: BytesMut,
-    indexes: Vec<u32>,
-}
-
-enum Sorted {
-    One(u32),
-    Several(Vec<Bin>),
-}
-
-impl<'a> Sorter<'a> {
-    fn new(run: &'a [Bytes], partitions: u32) -> Self {
-        let mut bins = Vec::new();
-        bins.resize_with(usize::try_from(partitions).unwrap_or(0), || None);
-        Self { run, first: None, bins, copier: Copier::new(run) }
-    }
-
-    fn put(&mut self, span: &RecordSpan, partition: u32) {
-        match self.first {
-            None => self.first = Some(partition),
-            Some(first) if first == partition && self.copier.position == 0 => {}
-            Some(first) => {
-                if self.copier.position == 0 {
-                    // The first record for another partition: everything before it went to one.
-                    let copier = &mut self.copier;
-                    if let Some(bin) = bin(&mut self.bins, self.run, first) {
-                        copier.copy(span.start, &mut bin.run);
-                        bin.indexes.extend(0..span.index);
-                    }
-                }
-                if let Some(bin) = bin(&mut self.bins, self.run, partition) {
-                    self.copier.copy(span.len, &mut bin.run);
-                    bin.indexes.push(span.index);
-                }
-            }
-        }
-    }
-
-    fn finish(self) -> Sorted {
-        if self.copier.position == 0 {
-            return Sorted::One(self.first.unwrap_or(0));
-        }
-        Sorted::Several(self.bins.into_iter().flatten().collect())
-    }
-}
-
-fn bin<'b>(bins: &'b mut [Option<Bin>], run: &[Bytes], partition: u32) -> Option<&'b mut Bin> {
-    // A fair share to begin with; a bin grows where keys are not spread evenly.
-    let share = || run.iter().map(Bytes::len).sum::<usize>();
-    let fair = bins.len().max(1);
-    let slot = bins.get_mut(usize::try_from(partition).ok()?)?;
-    Some(slot.get_or_insert_with(|| Bin {
-        partition,
-        run: BytesMut::with_capacity(share() / fair),
-        indexes: Vec::new(),
-    }))
-}
-
-impl Bin {
-    fn part(self, limits: &Limits) -> Result<Part, Error> {
-        let payload = Chunks::from(self.run.freeze());
-        let walked = walk(&payload, &rules(limits)).map_err(malformed)?;
-        Ok(Part {
-            partition: self.partition,
-            payload_len: payload.byte_len(),
-            payload,
-            walked,
-            crc32: walked.crc32,
-            attributes: Attributes::default(),
-            record_indexes: self.indexes,
-        })
-    }
-}
-
-/// Copies a run in pieces, front to back.
-struct Copier<'a> {
-    rest: &'a [u8],
-    next: std::slice::Iter<'a, Bytes>,
-    /// Bytes copied so far.
-    position: usize,
-}
-
-impl<'a> Copier<'a> {
-    fn new(run: &'a [Bytes]) -> Self {
-        Self { rest: &[], next: run.iter(), position: 0 }
-    }
-
-    fn copy(&mut self, mut len: usize, to: &mut BytesMut) {
-        self.position += len;
-        while len > 0 {
-            if self.rest.is_empty() {
-                let Some(piece) = self.next.next() else { return };
-                self.rest = piece;
-                continue;
-            }
-            let (taken, rest) = self.rest.split_at(len.min(self.rest.len()));
-            to.extend_from_slice(taken);
-            self.rest = rest;
-            len -= taken.len();
-        }
     }
 }

@@ -7,7 +7,7 @@
 use tokio::sync::Notify;
 
 use super::waiters::{Registered, Ticket, Waiters};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, OnceLock};
 
 /// Partitions with news. Bounded: a reader is registered at most once with each of its partitions, and each
 /// registration is good for one number.
@@ -69,21 +69,22 @@ impl Readers {
 /// A reader's registrations; they end with it.
 #[derive(Debug, Default)]
 pub(crate) struct Registrations {
-    inbox: Arc<Inbox>,
+    /// Made when somebody waits for the first time: most reads find what they look for.
+    inbox: OnceLock<Arc<Inbox>>,
     tickets: Vec<Option<(Arc<Readers>, Ticket)>>,
 }
 
 impl Registrations {
     /// Where the news comes to.
     pub(crate) fn inbox(&self) -> &Arc<Inbox> {
-        &self.inbox
+        self.inbox.get_or_init(Arc::default)
     }
 
     /// Waits for news of what the reader calls `index`, which it looked at when the version was `seen`. False = there
     /// has been news since.
     pub(crate) fn wait(&mut self, index: usize, readers: &Arc<Readers>, seen: u64) -> bool {
         self.cancel(index);
-        let wish = Wish { inbox: Arc::clone(&self.inbox), index };
+        let wish = Wish { inbox: Arc::clone(self.inbox()), index };
         match readers.0.lock().register(seen, wish) {
             Registered::News => false,
             Registered::Waiting(ticket) => {

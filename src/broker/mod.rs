@@ -38,6 +38,7 @@ mod position;
 mod produce;
 mod read;
 mod settle;
+mod sorter;
 mod subscribe;
 mod topics;
 mod types;

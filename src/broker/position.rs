@@ -4,14 +4,16 @@
 //! last, or a commit says it, a history that was cut shows here: the log's entry for that epoch ends before the reader's
 //! offset.
 
-use std::collections::BTreeSet;
-
 use super::{
-    Broker, Error, PartitionFailure, Position, Start,
+    Broker, Error, Few, PartitionFailure, Position, Start,
     catalog::{Lane, Topic},
     read::{first_at_time, read_error},
 };
-use crate::{state::Group, storage::ReadError, sync::Arc};
+use crate::{
+    state::Group,
+    storage::{PartitionKey, ReadError},
+    sync::Arc,
+};
 
 /// A place in a partition.
 #[derive(Clone, Debug)]
@@ -25,7 +27,7 @@ pub(crate) struct Cursor {
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// One per partition asked for, in the order asked for.
-    pub(crate) cursors: Vec<Result<Cursor, PartitionFailure>>,
+    pub(crate) cursors: Few<Result<Cursor, PartitionFailure>>,
     /// Topics of which every partition was asked for.
     pub(crate) whole_topics: Vec<Arc<Topic>>,
 }
@@ -44,8 +46,8 @@ impl Broker {
     pub(crate) async fn resolve(&self, positions: &[Position]) -> Result<Resolved, Error> {
         self.check_positions(positions)?;
         let mut resolved =
-            Resolved { cursors: Vec::with_capacity(positions.len()), whole_topics: Vec::new() };
-        let mut seen = BTreeSet::new();
+            Resolved { cursors: Few::with_capacity(positions.len()), whole_topics: Vec::new() };
+        let mut seen = Few::with_capacity(positions.len());
         let (mut number, mut refused) = (0, false);
         for position in positions {
             let failed = |error: Error| PartitionFailure {
@@ -60,8 +62,8 @@ impl Broker {
             };
             number = number.max(topic.unsettled().unwrap_or(0));
             let lanes = match position.partition.map(|partition| topic.lane(partition)) {
-                None => topic.lanes.clone(),
-                Some(Ok(lane)) => vec![Arc::clone(lane)],
+                None => topic.lanes.as_slice(),
+                Some(Ok(lane)) => std::slice::from_ref(lane),
                 Some(Err(error)) => {
                     refused = true;
                     resolved.cursors.push(Err(failed(error)));
@@ -73,14 +75,10 @@ impl Broker {
             }
             let group = self.committed_group(&position.start, &mut number);
             for lane in lanes {
-                if !seen.insert(lane.partition.key()) {
-                    let why =
-                        format!("{}[{}] is asked for twice", position.topic, lane.partition.key().partition);
-                    return Err(Error::argument("positions", why));
-                }
+                seen.push((lane.partition.key(), position.topic.as_str()));
                 let asked = Asked {
                     topic: Arc::clone(&topic),
-                    lane,
+                    lane: Arc::clone(lane),
                     start: &position.start,
                     last_epoch: position.last_epoch,
                     group: group.clone(),
@@ -89,10 +87,14 @@ impl Broker {
             }
             self.check_spelt_out(resolved.cursors.len())?;
         }
+        check_once(&mut seen)?;
         if refused {
             number = number.max(self.storage.last_number());
         }
         self.read_durable(number).await?;
+        for cursor in resolved.cursors.iter().flatten() {
+            cursor.topic.settle();
+        }
         Ok(resolved)
     }
 
@@ -138,6 +140,15 @@ impl Broker {
         *number = (*number).max(found.as_ref().map_or(groups.number(), |group| group.number));
         found
     }
+}
+
+/// Nothing is read twice. `keys` are of all partitions asked for, with their topics' names.
+fn check_once(keys: &mut [(PartitionKey, &str)]) -> Result<(), Error> {
+    keys.sort_unstable();
+    let twice = keys.iter().zip(keys.iter().skip(1)).find(|(one, next)| one.0 == next.0);
+    twice.map_or(Ok(()), |((key, topic), _)| {
+        Err(Error::argument("positions", format!("{topic}[{}] is asked for twice", key.partition)))
+    })
 }
 
 impl Asked<'_> {

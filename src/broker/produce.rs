@@ -20,14 +20,14 @@ use smallvec::SmallVec;
 use super::{
     Broker, Error, Limits, PartitionAppend, Produce, Produced, RETRY_FULL, RETRY_SOON,
     catalog::{Lane, Topic},
-    gather::{Request, Split},
+    gather::{Parts, Request, Split},
     once::Once,
-    settle::{Durability, room_for},
+    settle::room_for,
     topics::check_name,
 };
 use crate::{
     state::{Done, write_entry},
-    storage::{Append, AppendError, Appended, Class, Level, Mode, Receipt, Room},
+    storage::{Append, AppendError, Appended, Class, Durable, Level, Mode, Receipt, Room},
     sync::Arc,
 };
 
@@ -41,7 +41,7 @@ const BATCH_DONE_BYTES: u64 = 48;
 pub struct PendingAck {
     produced: Produced,
     /// `None` = the level asked for is reached.
-    durability: Option<Durability>,
+    durability: Option<Durable>,
 }
 
 impl PendingAck {
@@ -51,7 +51,7 @@ impl PendingAck {
     /// `OutcomeUnknown`, if the disk fails first.
     pub async fn acked(self) -> Result<Produced, Error> {
         if let Some(durability) = self.durability {
-            durability.reached().await.map_err(|_| Error::OutcomeUnknown)?;
+            durability.await.map_err(|_| Error::OutcomeUnknown)?;
         }
         Ok(self.produced)
     }
@@ -198,7 +198,7 @@ impl Broker {
         let receipt = self.storage.append(room, &road.appends(), road.mode(), &mut |_| Vec::new())?;
         // Below fsync what the ack stands on is durable already, nearly always.
         let durable = self.storage.is_durable(receipt.ack);
-        let durability = (!durable).then(|| self.durability(receipt.ack));
+        let durability = (!durable).then(|| self.storage.durable(receipt.ack));
         Ok(Outcome::Stored(PendingAck { produced: road.produced(&receipt), durability }))
     }
 
@@ -218,7 +218,7 @@ impl Broker {
             requests.apply(receipt.first_entry, &body);
         }
         drop(requests);
-        let durability = Some(self.durability(receipt.ack.max(receipt.first_entry)));
+        let durability = Some(self.storage.durable(receipt.ack.max(receipt.first_entry)));
         Ok(Outcome::Stored(PendingAck { produced: road.produced(&receipt), durability }))
     }
 
@@ -256,7 +256,7 @@ impl Broker {
             // It was within the limits when it was stored, whatever they are now.
             request.split(&Limits::none(), produced.partitions, |_| produced.keyless_partition)?.parts
         } else {
-            Vec::new()
+            Parts::new()
         };
         let appends = produced.batches.iter().map(|batch| PartitionAppend {
             topic: Arc::clone(&topic),
@@ -275,7 +275,7 @@ impl Broker {
                 .unwrap_or_default(),
         });
         let produced = Produced { appends: appends.collect(), duplicate: true };
-        Ok(PendingAck { produced, durability: Some(self.durability(done.number)) })
+        Ok(PendingAck { produced, durability: Some(self.storage.durable(done.number)) })
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     catalog::{Lane, Topic},
 };
 use crate::{
-    storage::{Gap, Read, ReadError},
+    storage::{Gap, Read, ReadError, Runs},
     sync::Arc,
 };
 
@@ -56,12 +56,12 @@ pub(crate) fn read(
         read = lane.partition.read(from, budget, rules.skip_damaged).map_err(failed)?;
         merge(&mut read.gaps);
     }
-    let mut slice =
-        Builder { lane, rules, budget, from, bytes: 0, out: Vec::with_capacity(read.batches.len() + 2) };
-    let next_offset = slice.take(&read).map_err(|damage| damage.at(topic, lane))?;
+    let mut gaps = std::mem::take(&mut read.gaps);
+    let mut slice = Builder { lane, rules, budget, from, bytes: 0, out: Runs::new() };
+    let next_offset = slice.take(read).map_err(|damage| damage.at(topic, lane))?;
     let batches = slice.out;
-    read.gaps.retain(|gap| gap.first < next_offset);
-    Ok(Slice { next_offset, gaps: read.gaps, batches, ..empty(topic, lane, from) })
+    gaps.retain(|gap| gap.first < next_offset);
+    Ok(Slice { next_offset, gaps, batches, ..empty(topic, lane, from) })
 }
 
 /// A slice without batches, where nothing is to be read but the reader wants to know where it stands.
@@ -93,7 +93,7 @@ fn empty(topic: &Topic, lane: &Lane, from: i64) -> Slice {
         start_offset: from,
         leader_epoch: bounds.leader_epoch,
         gaps: Vec::new(),
-        batches: Vec::new(),
+        batches: Runs::new(),
     }
 }
 
@@ -132,20 +132,19 @@ struct Builder<'a> {
     budget: usize,
     from: i64,
     bytes: usize,
-    out: Vec<Bytes>,
+    out: Runs,
 }
 
 impl Builder<'_> {
     /// Takes what was read, as far as the budget goes, and returns where to read on.
-    fn take(&mut self, read: &Read) -> Result<i64, Damage> {
+    fn take(&mut self, read: Read) -> Result<i64, Damage> {
         let trims = read.first_base < self.from;
         if !trims && !read.compressed {
-            self.out.extend_from_slice(&read.batches);
+            self.out = read.batches;
             return Ok(read.next_offset);
         }
         let mut first = trims;
-        for run in &read.batches {
-            let mut rest = run.clone();
+        for mut rest in read.batches {
             while !rest.is_empty() {
                 if !first && !read.compressed {
                     self.push(rest);

@@ -22,17 +22,6 @@ pub(crate) fn room_for(bytes: u64, entries: usize) -> u64 {
     bytes + ENTRY_ROOM * entries as u64 + ITEM_ROOM
 }
 
-/// Not yet known to be durable.
-#[derive(Debug)]
-pub(crate) struct Durability(oneshot::Receiver<Result<(), CommitError>>);
-
-impl Durability {
-    /// Waits for it.
-    pub(crate) async fn reached(self) -> Result<(), CommitError> {
-        self.0.await.unwrap_or(Err(CommitError::Closed))
-    }
-}
-
 impl Broker {
     /// Sets room aside, before any lock; waits a while if there is none.
     pub(super) async fn room(&self, bytes: u64, class: Class) -> Result<Room, Error> {
@@ -87,25 +76,12 @@ impl Broker {
         })
     }
 
-    /// Begins to wait for a number.
-    pub(super) fn durability(&self, number: u64) -> Durability {
-        let (tell, told) = oneshot::channel();
-        self.storage.on_durable(
-            number,
-            Box::new(move |fate| {
-                // Nobody waits any more if the request was dropped.
-                let _dropped = tell.send(fate);
-            }),
-        );
-        Durability(told)
-    }
-
     /// Waits for the entry of a change that this call made. 0 = there is nothing to wait for.
     pub(super) async fn written(&self, number: u64) -> Result<(), Error> {
         if number == 0 {
             return Ok(());
         }
-        self.durability(number).reached().await.map_err(|_| Error::OutcomeUnknown)
+        self.storage.durable(number).await.map_err(|_| Error::OutcomeUnknown)
     }
 
     /// Waits for the newest entry that an answer was read from. 0 = there is none.
@@ -113,13 +89,13 @@ impl Broker {
         if number == 0 {
             return Ok(());
         }
-        self.durability(number).reached().await.map_err(|_| Error::ShuttingDown { retry_delay: RETRY_SOON })
+        self.storage.durable(number).await.map_err(|_| Error::ShuttingDown { retry_delay: RETRY_SOON })
     }
 
     /// Waits for everything that a refusal may have been decided from, then hands it over.
     pub(super) async fn refuse<T>(&self, error: Error) -> Result<T, Error> {
         // Whatever becomes of those entries, this call changed nothing; but if the journal is gone, so is the reason.
-        match self.durability(self.storage.last_number()).reached().await {
+        match self.storage.durable(self.storage.last_number()).await {
             Ok(()) | Err(CommitError::Fenced) => Err(error),
             Err(CommitError::Closed) => Err(Error::ShuttingDown { retry_delay: RETRY_SOON }),
         }

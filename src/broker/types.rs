@@ -6,10 +6,11 @@ use std::{fmt, time::Duration};
 
 use annals_wire::{ids::TopicId, request::ScannedProduce};
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Error;
 use crate::{
-    storage::{Gap, Level},
+    storage::{Gap, Level, Runs},
     sync::Arc,
 };
 
@@ -53,11 +54,14 @@ pub struct Produce {
     pub principal: Principal,
 }
 
+/// Of something there is mostly one of: listed without a list on the heap.
+pub type Few<T> = SmallVec<[T; 1]>;
+
 /// Where records went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Produced {
     /// One per partition touched, in order of partition.
-    pub appends: Vec<PartitionAppend>,
+    pub appends: Few<PartitionAppend>,
     /// This is the answer of an earlier call with the same request id.
     pub duplicate: bool,
 }
@@ -147,7 +151,7 @@ pub struct CodecSet {
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// One per partition that could answer, in the order asked for.
-    pub slices: Vec<Slice>,
+    pub slices: Few<Slice>,
     /// The partitions that could not.
     pub errors: Vec<PartitionFailure>,
 }
@@ -175,7 +179,7 @@ pub struct Slice {
     pub gaps: Vec<Gap>,
     /// Field 1 of `LogSlice`, again and again: the pieces in a row are the batches as they lie in the file, the first
     /// trimmed so that it starts at `start_offset`.
-    pub batches: Vec<Bytes>,
+    pub batches: Runs,
 }
 
 impl Slice {

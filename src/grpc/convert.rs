@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{refusal::Refusal, status};
 use crate::{
     broker::{
-        self, CodecSet, CommittedOffset, GroupInfo, PartitionFailure, PartitionLeader, Produced, Start,
-        TopicInfo, TopicSettings,
+        self, CodecSet, CommittedOffset, GroupInfo, PartitionFailure, PartitionLeader, Start, TopicInfo,
+        TopicSettings,
     },
     storage::{Gap, GapReason, Level},
 };
@@ -119,23 +119,6 @@ pub(super) fn topic_id(field: &str, bytes: &[u8]) -> Result<Option<TopicId>, Ref
 /// Sixteen bytes of an id.
 pub(super) fn id(topic: TopicId) -> Bytes {
     Bytes::copy_from_slice(topic.as_bytes())
-}
-
-/// The answer to a produce.
-pub(super) fn produced(produced: Produced) -> v1::ProduceResponse {
-    let appends = produced.appends.into_iter().map(|append| v1::PartitionAppend {
-        topic: append.topic.as_ref().into(),
-        partition: append.partition,
-        base_offset: append.base_offset,
-        record_count: append.record_count,
-        leader_epoch: append.leader_epoch,
-        append_time_ms: append.append_time_ms,
-        durability: durability(append.level).into(),
-        duplicate: append.duplicate,
-        record_indexes: append.record_indexes,
-        topic_id: id(append.topic_id),
-    });
-    v1::ProduceResponse { appends: appends.collect(), duplicate: produced.duplicate }
 }
 
 /// A partition's failure within an answer.

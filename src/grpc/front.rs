@@ -11,13 +11,13 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
+use tracing::Span;
 
 use super::{
     answer::{self, Answer},
@@ -78,6 +78,7 @@ impl Counts {
 }
 
 /// One call that is open, for as long as this lives.
+#[derive(Debug)]
 struct Open {
     counts: Arc<Counts>,
     /// Of the calls of this process.
@@ -110,6 +111,10 @@ impl FrontLayer {
     pub(super) fn new(counts: Arc<Counts>) -> Self {
         Self { principal: Principal::anonymous(), counts }
     }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
 }
 
 impl<S> Layer<S> for FrontLayer {
@@ -133,42 +138,70 @@ impl<S> fmt::Debug for Front<S> {
     }
 }
 
-type Answered = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+/// A call on its way through the service behind the front.
+#[derive(Debug)]
+pub struct Passing<F> {
+    admitted: Admitted<F>,
+    open: Open,
+    /// The caller's own name for it.
+    id: Option<HeaderValue>,
+    span: Span,
+}
+
+#[derive(Debug)]
+enum Admitted<F> {
+    Yes(F),
+    /// Refused; `None` once that was said.
+    No(Option<Box<Response<Answer>>>),
+}
+
+impl<F> Future for Passing<F>
+where
+    F: Future<Output = Result<Response<Answer>, Infallible>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { admitted, open, id, span } = self.get_mut();
+        let _entered = span.enter();
+        let mut response = match admitted {
+            Admitted::Yes(answering) => ready!(Pin::new(answering).poll(context))?,
+            Admitted::No(refused) => *refused.take().expect("nobody polls a future that is done"),
+        };
+        if let Some(status) = response.headers().get(tonic::Status::GRPC_STATUS) {
+            open.counts.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(?status, "refused");
+            let id = id.take().unwrap_or_else(|| HeaderValue::from(open.number));
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
 
 impl<S, B> Service<Request<B>> for Front<S>
 where
-    S: Service<Call<B>, Response = Response<Answer>, Error = Infallible, Future: Send + 'static>,
+    S: Service<Call<B>, Response = Response<Answer>, Error = Infallible, Future: Unpin>,
 {
     type Response = Response<Answer>;
     type Error = Infallible;
-    type Future = Answered;
+    type Future = Passing<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Answered {
+    fn call(&mut self, request: Request<B>) -> Passing<S::Future> {
         let open = Open::new(&self.layer.counts);
         let id = request_id(request.headers());
         let span = tracing::debug_span!("call", path = request.uri().path(), id = ?id, number = open.number);
-        let admitted = admit(request.method(), request.headers()).map(|timeout| {
-            let principal = self.layer.principal.clone();
-            self.inner.call(Call { request, principal, timeout })
-        });
-        let answered = async move {
-            let mut response = match admitted {
-                Ok(answering) => answering.await?,
-                Err(response) => *response,
-            };
-            if response.headers().contains_key(tonic::Status::GRPC_STATUS) {
-                open.counts.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(status = ?response.headers().get(tonic::Status::GRPC_STATUS), "refused");
-                let id = id.unwrap_or_else(|| HeaderValue::from(open.number));
-                response.headers_mut().insert(REQUEST_ID, id);
+        let admitted = match admit(request.method(), request.headers()) {
+            Ok(timeout) => {
+                let principal = self.layer.principal.clone();
+                Admitted::Yes(self.inner.call(Call { request, principal, timeout }))
             }
-            Ok(response)
+            Err(response) => Admitted::No(Some(response)),
         };
-        Box::pin(answered.instrument(span))
+        Passing { admitted, open, id, span }
     }
 }
 

@@ -103,10 +103,10 @@ struct Open {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
+    front: FrontLayer,
     open: OnceLock<Open>,
     /// Health and reflection.
     always: Routes,
-    counts: Arc<Counts>,
     drain: watch::Sender<Option<u32>>,
     budget: Budget,
     writers: Writers,
@@ -152,7 +152,7 @@ impl Door {
                 settings,
                 open: OnceLock::new(),
                 always,
-                counts: Arc::default(),
+                front: FrontLayer::new(Arc::default()),
                 drain: watch::Sender::new(None),
                 writers: Writers::default(),
             }),
@@ -200,7 +200,7 @@ impl Door {
 
     /// The service that a connection serves.
     pub fn service(&self) -> Front<Self> {
-        FrontLayer::new(Arc::clone(&self.shared.counts)).layer(self.clone())
+        self.shared.front.layer(self.clone())
     }
 
     /// Returns once no call writes any more.
@@ -210,7 +210,7 @@ impl Door {
 
     /// What passed so far.
     pub fn tally(&self) -> Tally {
-        self.shared.counts.tally()
+        self.shared.front.counts().tally()
     }
 
     /// Room for requests that nobody holds, bytes.

@@ -9,10 +9,12 @@
 use std::{io, sync::Arc};
 
 use annals_wire::{
+    chunks::Chunks,
     header::{Attributes, BATCH_PREFIX_LEN, BatchHeader},
     internal::entry::Body,
 };
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     error::AppendError,
@@ -20,7 +22,7 @@ use super::{
     key::Level,
     partition::{Fit, Log, Partition},
     prepare::spare_needs,
-    queue::{BatchWork, Upto, Work},
+    queue::{BatchWork, Upto, Work, Works},
     room::Room,
     segment::Segment,
     storage::Storage,
@@ -72,16 +74,22 @@ pub struct Appended {
     pub level: Level,
 }
 
+/// What became of each part of a call: mostly there is one.
+pub type Outcomes = SmallVec<[Appended; 1]>;
+
 /// A call that was taken. It is not acked before its number is durable.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     /// In the order of the call's batches.
-    pub appended: Vec<Appended>,
+    pub appended: Outcomes,
     /// Number to wait for before answering.
     pub ack: u64,
     /// Number of the first of the call's state entries.
     pub first_entry: u64,
 }
+
+/// A call's parts in the order of their locks: mostly there is one.
+type Parts<'a> = SmallVec<[Locked<'a>; 1]>;
 
 struct Locked<'a> {
     /// Index in the call.
@@ -94,7 +102,10 @@ struct Locked<'a> {
     level: Level,
     segment: Option<Arc<Segment>>,
     rolls: bool,
-    stamped: Option<(BatchHeader, BatchBytes)>,
+    /// Once it has its offsets.
+    header: Option<BatchHeader>,
+    /// From then on until it is handed to the commit cycle.
+    bytes: Option<BatchBytes>,
     /// Where in the item its batch or sync point stands.
     work_at: Option<u64>,
 }
@@ -107,6 +118,14 @@ impl Locked<'_> {
 
     fn segment(&self) -> &Arc<Segment> {
         self.segment.as_ref().expect("every batch was given a segment before the first write")
+    }
+
+    fn header(&self) -> &BatchHeader {
+        self.header.as_ref().expect("stamped before it is written, counted and shown")
+    }
+
+    fn bytes(&self) -> &BatchBytes {
+        self.bytes.as_ref().expect("stamped before it is written, written before it is handed over")
     }
 }
 
@@ -162,13 +181,13 @@ impl Storage {
             records_crc32: append.records_crc32,
         };
         let key = append.partition.key();
-        let bytes = BatchBytes {
+        item.bytes = Some(BatchBytes {
             prefix: header.encode(append.payload_len, &key.topic, key.partition),
-            payload: append.payload.to_vec(),
+            payload: Chunks::of(append.payload),
             payload_len: append.payload_len,
             payload_crc: append.records_crc32,
-        };
-        item.stamped = Some((header, bytes));
+        });
+        item.header = Some(header);
     }
 
     fn go_on_in_spare(self: &Arc<Self>, item: &mut Locked<'_>) {
@@ -178,7 +197,7 @@ impl Storage {
         let segment = Arc::new(Segment::fresh(self.disk(), partition.key(), base, spare));
         let previous = partition.active();
         partition.roll(&segment);
-        let work = vec![Work::Roll { partition: Arc::clone(partition), segment: Arc::clone(&segment) }];
+        let work = smallvec![Work::Roll { partition: Arc::clone(partition), segment: Arc::clone(&segment) }];
         match self.queue().push(work, None) {
             Ok(number) => {
                 item.log.barrier = number;
@@ -193,8 +212,7 @@ impl Storage {
 
     fn write_all(&self, locked: &[Locked<'_>]) -> Result<(), AppendError> {
         for (done, item) in locked.iter().enumerate() {
-            let (_, bytes) = item.stamped.as_ref().expect("stamped before it is written");
-            let Err(error) = item.segment().write(bytes) else { continue };
+            let Err(error) = item.segment().write(item.bytes()) else { continue };
             for written in locked.iter().take(done + 1) {
                 if written.segment().unwrite().is_err() {
                     self.fence(written.append.partition, &error);
@@ -213,14 +231,14 @@ impl Storage {
 
     fn count_and_enqueue(
         self: &Arc<Self>,
-        mut locked: Vec<Locked<'_>>,
+        mut locked: Parts<'_>,
         room: Room,
         mode: Mode,
         entries: &mut dyn FnMut(&[Appended]) -> Vec<Vec<u8>>,
     ) -> Receipt {
         let appended = outcomes(&locked, self.epoch());
         let states = entries(&appended);
-        let mut work = Vec::with_capacity(locked.len() + states.len());
+        let mut work = Works::with_capacity(locked.len() + states.len());
         for item in &mut locked {
             item.work_at = count(item, mode, &mut work);
         }
@@ -242,7 +260,7 @@ impl Storage {
             ack = ack.max(item.log.barrier);
             self.show(item);
         }
-        let shown: Vec<(&Arc<Partition>, u64)> =
+        let shown: SmallVec<[(&Arc<Partition>, u64); 1]> =
             locked.iter().map(|item| (item.append.partition, item.log.barrier)).collect();
         drop(locked);
         for (partition, barrier) in shown {
@@ -254,11 +272,11 @@ impl Storage {
     /// Makes the batch visible at the topic's level: now, or once what it builds on is durable.
     fn show(&self, item: &mut Locked<'_>) {
         let partition = item.append.partition;
-        let (header, bytes) = item.stamped.as_ref().expect("stamped before it is shown");
+        let header = *item.header();
         let number = item.log.barrier;
         item.log.note_epoch(header.leader_epoch, header.base_offset);
-        partition.written(&mut item.log, next_offset(header), number, self.is_durable(number));
-        self.after_append(partition, &mut item.log, bytes.len() as u64);
+        partition.written(&mut item.log, next_offset(&header), number, self.is_durable(number));
+        self.after_append(partition, &mut item.log, batch_len(item.append));
     }
 
     /// Tells readers of what was appended, as soon as they may see it. Without the partition's lock.
@@ -279,11 +297,11 @@ impl Storage {
     }
 }
 
-fn outcomes(locked: &[Locked<'_>], leader_epoch: u32) -> Vec<Appended> {
-    let mut outcomes: Vec<(usize, Appended)> = locked
+fn outcomes(locked: &[Locked<'_>], leader_epoch: u32) -> Outcomes {
+    let mut outcomes: SmallVec<[(usize, Appended); 1]> = locked
         .iter()
         .map(|item| {
-            let (header, _) = item.stamped.as_ref().expect("stamped before it is counted");
+            let header = item.header();
             let (base_offset, append_time_ms) = (header.base_offset, header.append_time_ms);
             (item.index, Appended { base_offset, append_time_ms, leader_epoch, level: item.level })
         })
@@ -293,14 +311,13 @@ fn outcomes(locked: &[Locked<'_>], leader_epoch: u32) -> Vec<Appended> {
 }
 
 /// Counts a written batch and adds what the commit cycle must do for it; returns where in `work` that stands.
-fn count(item: &mut Locked<'_>, mode: Mode, work: &mut Vec<Work>) -> Option<u64> {
-    let (header, bytes) = item.stamped.as_ref().expect("stamped before it is counted");
+fn count(item: &mut Locked<'_>, mode: Mode, work: &mut Works) -> Option<u64> {
+    let header = *item.header();
     let partition = item.append.partition;
-    let segment = item.segment.as_ref().expect("written, so it has a segment");
+    let segment = Arc::clone(item.segment());
     let position = segment.end();
-    segment.advance(header, bytes);
+    segment.advance(&header, item.bytes());
     let at = work.len() as u64;
-    let segment = Arc::clone(segment);
     if !item.log.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, &segment)) {
         item.log.dirty.push(Arc::clone(&segment));
     }
@@ -310,16 +327,16 @@ fn count(item: &mut Locked<'_>, mode: Mode, work: &mut Vec<Work>) -> Option<u64>
             segment,
             position,
             base_offset: header.base_offset,
-            next_offset: next_offset(header),
+            next_offset: next_offset(&header),
             epoch: header.leader_epoch,
-            bytes: bytes.clone(),
+            bytes: item.bytes.take().expect("a batch is counted once"),
             inline: mode.atomic,
         }));
     } else if item.level == Level::Fsync {
         let upto = Upto {
             segment_base: segment.base,
             position: segment.end(),
-            next_offset: next_offset(header),
+            next_offset: next_offset(&header),
             epoch: header.leader_epoch,
         };
         work.push(Work::Sync { partition: Arc::clone(partition), upto });
@@ -338,10 +355,10 @@ fn batch_len(append: &Append<'_>) -> u64 {
     (BATCH_PREFIX_LEN + append.payload_len) as u64
 }
 
-fn lock_in_order<'a>(appends: &'a [Append<'a>], mode: Mode) -> Result<Vec<Locked<'a>>, AppendError> {
-    let mut order: Vec<usize> = (0..appends.len()).collect();
+fn lock_in_order<'a>(appends: &'a [Append<'a>], mode: Mode) -> Result<Parts<'a>, AppendError> {
+    let mut order: SmallVec<[usize; 1]> = (0..appends.len()).collect();
     order.sort_unstable_by_key(|index| appends.get(*index).map(|append| append.partition.key()));
-    let mut locked: Vec<Locked<'a>> = Vec::with_capacity(order.len());
+    let mut locked = Parts::with_capacity(order.len());
     for index in order {
         let Some(append) = appends.get(index) else { continue };
         if locked.last().is_some_and(|last| last.append.partition.key() == append.partition.key()) {
@@ -358,7 +375,8 @@ fn lock_in_order<'a>(appends: &'a [Append<'a>], mode: Mode) -> Result<Vec<Locked
             level,
             segment: None,
             rolls: false,
-            stamped: None,
+            header: None,
+            bytes: None,
             work_at: None,
         });
     }

@@ -14,7 +14,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    fmt, io,
     sync::Arc,
     time::Duration,
 };
@@ -31,6 +31,7 @@ use super::{
     ring::{Place, Ring},
     segment::Segment,
     storage::Storage,
+    waiters::Due,
 };
 
 /// Payload of a frame beyond which the cycle begins another one between two items.
@@ -74,9 +75,43 @@ impl Committer {
     }
 }
 
+/// What a cycle works with. It is kept from one cycle to the next, so that a cycle allocates only to grow.
+#[derive(Default)]
+pub(crate) struct Cycle {
+    items: Vec<Item>,
+    plan: Plan,
+    open: OpenRuns,
+    frame: FrameBuilder,
+    due: Vec<Due>,
+}
+
+/// Room that is kept of what a large cycle took: items, partitions, callbacks.
+const KEPT: usize = 1024;
+
+impl Cycle {
+    fn clear(&mut self) {
+        self.items.clear();
+        self.items.shrink_to(KEPT);
+        self.due.shrink_to(KEPT);
+        self.open.runs.clear();
+        self.frame.clear();
+        self.plan.clear();
+    }
+}
+
+impl fmt::Debug for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cycle").field("items", &self.items.len()).finish_non_exhaustive()
+    }
+}
+
 /// What a cycle is about to do.
 #[derive(Default)]
 struct Plan {
+    /// Bytes that each partition has pending and that need not stand in the frame.
+    pending: HashMap<PartitionKey, u64>,
+    /// How far each partition will be entered by what came before in this cycle.
+    reached: HashMap<PartitionKey, i64>,
     /// Partitions with so much pending that their bytes are flushed in place.
     extents: HashSet<PartitionKey>,
     fenced: HashSet<PartitionKey>,
@@ -85,19 +120,38 @@ struct Plan {
     touched: HashMap<PartitionKey, Arc<Partition>>,
 }
 
+impl Plan {
+    fn clear(&mut self) {
+        fn emptied<V>(map: &mut HashMap<PartitionKey, V>) {
+            map.clear();
+            map.shrink_to(KEPT);
+        }
+        emptied(&mut self.pending);
+        emptied(&mut self.reached);
+        emptied(&mut self.touched);
+        self.extents.clear();
+        self.extents.shrink_to(KEPT);
+        self.fenced.clear();
+        self.failed.clear();
+    }
+}
+
 impl Storage {
     /// One commit cycle.
     pub fn commit_step(self: &Arc<Self>) -> Step {
+        let mut cycle = self.cycle().lock();
         let mut committer = self.committer().lock();
-        let items = self.queue().take();
+        let Cycle { items, plan, open, frame, due } = &mut *cycle;
+        self.queue().take(items);
         if items.is_empty() {
             return Step::Idle;
         }
         let last = items.iter().map(Item::last).max().unwrap_or_default();
-        let mut plan = choose(&items, self.options().inline_bytes);
-        let items = self.flush_segments(items, &mut plan);
-        if let Err(error) = Self::write_frames(&mut committer.ring, &items, &plan, last) {
+        choose(items, plan, self.options().inline_bytes);
+        self.flush_segments(items, plan);
+        if let Err(error) = Self::write_frames(&mut committer.ring, items, plan, open, frame, last) {
             self.fail(&format!("the journal could not be written: {error}"));
+            cycle.clear();
             return Step::Failed;
         }
         committer.unproven = true;
@@ -105,8 +159,9 @@ impl Storage {
         self.ledger()
             .set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
         drop(committer);
-        drop(items);
-        self.release(last, &plan);
+        items.clear();
+        self.release(last, plan, due);
+        cycle.clear();
         Step::Committed
     }
 
@@ -123,7 +178,8 @@ impl Storage {
             return Step::Failed;
         }
         committer.unproven = false;
-        let written = committer.ring.write(FrameBuilder::default()).and_then(|()| committer.ring.flush());
+        let written =
+            committer.ring.write(&mut FrameBuilder::default()).and_then(|()| committer.ring.flush());
         if let Err(error) = written {
             self.fail(&format!("the journal could not be written: {error}"));
             return Step::Failed;
@@ -137,9 +193,9 @@ impl Storage {
     /// How long after the last cycle [`Storage::idle_step`] is due.
     pub const IDLE: Duration = Duration::from_millis(10);
 
-    /// Flushes what must be flushed before the frames; returns the items that are left.
-    fn flush_segments(self: &Arc<Self>, mut items: Vec<Item>, plan: &mut Plan) -> Vec<Item> {
-        for item in &items {
+    /// Flushes what must be flushed before the frames, and takes out the items that cannot be entered.
+    fn flush_segments(self: &Arc<Self>, items: &mut Vec<Item>, plan: &mut Plan) {
+        for item in &*items {
             for partition in item.work.iter().filter_map(Work::partition) {
                 plan.touched.entry(partition.key()).or_insert_with(|| Arc::clone(partition));
                 if partition.is_fenced() {
@@ -157,35 +213,39 @@ impl Storage {
                 plan.fenced.insert(partition.key());
             }
         }
-        let segments = to_flush(&items, plan);
+        let segments = to_flush(items, plan);
         for (partition, error) in self.flush_all(&segments) {
             self.fence(&partition, &error);
             plan.fenced.insert(partition.key());
         }
-        give_up(&mut items, plan);
+        give_up(items, plan);
         for key in &plan.fenced {
             if let Some(partition) = plan.touched.get(key) {
                 partition.fence();
             }
         }
-        items
     }
 
-    fn write_frames(ring: &mut Ring, items: &[Item], plan: &Plan, last: u64) -> io::Result<()> {
-        let mut open = OpenRuns::default();
-        let mut frame = FrameBuilder::default();
+    fn write_frames(
+        ring: &mut Ring,
+        items: &[Item],
+        plan: &Plan,
+        open: &mut OpenRuns,
+        frame: &mut FrameBuilder,
+        last: u64,
+    ) -> io::Result<()> {
         for item in items {
             let size = item.work.iter().map(size_of).sum::<u64>() + open.size();
             let used = frame.payload_len() as u64;
             if used > 0 && (used + size > FRAME_TARGET || used + size > ring.payload_room()) {
-                ring.write(std::mem::take(&mut frame))?;
+                ring.write(frame)?;
             }
             for (index, work) in item.work.iter().enumerate() {
                 let number = item.first + index as u64;
-                Self::enter(&mut frame, &mut open, plan, number, work)?;
+                Self::enter(frame, open, plan, number, work)?;
             }
         }
-        open.close_all(&mut frame);
+        open.close_all(frame);
         // Also when nothing is left to enter: frames before it may be waiting for the flush, and the numbers are spent.
         frame.reaches(last);
         ring.write(frame)?;
@@ -229,19 +289,20 @@ impl Storage {
             Work::Batch(batch) => {
                 open.close(batch.partition.key(), frame);
                 enter_before(frame, open, number, batch)?;
-                frame.push_batch(number, &place_of(batch), &batch.bytes);
+                let topic = batch.partition.key().topic;
+                frame.push_batch(number, &topic, &place_of(batch), &batch.bytes);
                 *batch.partition.entered.lock() = Some(batch.upto());
             }
         }
         Ok(())
     }
 
-    fn release(self: &Arc<Self>, last: u64, plan: &Plan) {
+    fn release(self: &Arc<Self>, last: u64, plan: &Plan, due: &mut Vec<Due>) {
         self.set_durable(last);
         for partition in plan.touched.values() {
             partition.publish(last);
         }
-        self.release_waiters(last, plan.failed.iter().copied());
+        self.release_waiters(last, plan.failed.iter().copied(), due);
     }
 }
 
@@ -271,11 +332,11 @@ fn enter_upto(frame: &mut FrameBuilder, partition: &Partition, number: u64, upto
     Ok(())
 }
 
+/// Where a batch lies; the frame adds whose it is and its bytes.
 fn place_of(batch: &BatchWork) -> InlineBatch {
-    let key = batch.partition.key();
     InlineBatch {
-        topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
-        partition: key.partition,
+        topic_id: Bytes::new(),
+        partition: batch.partition.key().partition,
         segment_base: batch.segment.base,
         generation: batch.segment.generation(),
         position: batch.position,
@@ -298,36 +359,32 @@ fn prost_len(body: &Body) -> u64 {
 }
 
 /// Which partitions go as extents: those with much pending. Batches that must stand in the frame do not count.
-fn choose(items: &[Item], inline_bytes: u64) -> Plan {
-    let mut pending: HashMap<PartitionKey, u64> = HashMap::new();
+fn choose(items: &[Item], plan: &mut Plan, inline_bytes: u64) {
     for work in items.iter().flat_map(|item| &item.work) {
         if let Work::Batch(batch) = work
             && !batch.inline
         {
-            *pending.entry(batch.partition.key()).or_default() += batch.bytes.len() as u64;
+            *plan.pending.entry(batch.partition.key()).or_default() += batch.bytes.len() as u64;
         }
     }
-    let extents =
-        pending.into_iter().filter(|(_, bytes)| *bytes > inline_bytes).map(|(key, _)| key).collect();
-    Plan { extents, ..Plan::default() }
+    let much = plan.pending.iter().filter(|(_, bytes)| **bytes > inline_bytes);
+    plan.extents.extend(much.map(|(key, _)| *key));
 }
 
 /// The segments whose bytes this cycle's extents name.
-fn to_flush(items: &[Item], plan: &Plan) -> Vec<(Arc<Partition>, Arc<Segment>)> {
+fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment>)> {
     let mut out: Vec<(Arc<Partition>, Arc<Segment>)> = Vec::new();
     let mut add = |partition: &Arc<Partition>, segment: &Arc<Segment>| {
         if !out.iter().any(|(_, known)| Arc::ptr_eq(known, segment)) {
             out.push((Arc::clone(partition), Arc::clone(segment)));
         }
     };
-    // How far each partition will be entered by what came before in this cycle.
-    let mut reached: HashMap<PartitionKey, i64> = HashMap::new();
     for work in items.iter().flat_map(|item| &item.work) {
         let Some(partition) = work.partition().filter(|partition| !plan.fenced.contains(&partition.key()))
         else {
             continue;
         };
-        let reached = reached.entry(partition.key()).or_insert_with(|| partition.entered_offset());
+        let reached = plan.reached.entry(partition.key()).or_insert_with(|| partition.entered_offset());
         match work {
             Work::Batch(batch) => {
                 if !batch.inline && plan.extents.contains(&partition.key()) {

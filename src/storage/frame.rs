@@ -1,16 +1,24 @@
 //! A journal frame: header, payload, chain. Pure bytes; `docs/format.md` has the table.
 //!
 //! A frame is gathered, never copied: batches stay where the request put them, and only the small parts
-//! around them are encoded here. [`FrameBuilder::finish`] yields the parts in file order, padded to a block.
+//! around them are encoded here. [`FrameBuilder::finish`] yields the parts in file order, padded to a block. One
+//! builder serves frame after frame: it keeps its room.
 //!
 //! 1. Zeros never decode: the magic is not zero.
 //! 2. A frame carries the crc of the frame before it, so that a stale frame of an earlier lap of the ring,
 //!    even one that starts at the right block, never chains.
 
-use annals_wire::internal::{Entry, InlineBatch};
-use bytes::{BufMut, Bytes, BytesMut};
+use std::ops::Range;
+
+use annals_wire::{
+    chunks::Chunks,
+    ids::TopicId,
+    internal::{Entry, InlineBatch},
+};
+use bytes::{BufMut, Bytes};
 use crc32fast::Hasher;
 use prost::Message;
+use smallvec::SmallVec;
 
 /// Frames start at multiples of this and are padded to it.
 pub(crate) const BLOCK: u64 = 4096;
@@ -18,6 +26,11 @@ pub(crate) const BLOCK: u64 = 4096;
 pub(crate) const HEADER_LEN: usize = 64;
 const VERSION: u16 = 1;
 const FLAG_LINK: u16 = 1;
+/// What a frame is padded with.
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+/// Room that a builder keeps after a large frame: parts, and bytes of what is encoded here.
+const KEPT_PARTS: usize = 1024;
+const KEPT_BYTES: usize = 64 * 1024;
 /// Payload parts this long are not hashed again: their own crc is combined in.
 const COMBINE_FROM: usize = 32 * 1024;
 
@@ -128,7 +141,7 @@ impl Fields<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct BatchBytes {
     pub(crate) prefix: [u8; annals_wire::header::BATCH_PREFIX_LEN],
-    pub(crate) payload: Vec<Bytes>,
+    pub(crate) payload: Chunks,
     pub(crate) payload_len: usize,
     /// crc32 of the payload.
     pub(crate) payload_crc: u32,
@@ -150,11 +163,20 @@ impl BatchBytes {
     }
 }
 
-/// Gathers the entries of one frame.
+/// A part of a frame's payload.
+#[derive(Debug)]
+enum Part {
+    /// These bytes of what is encoded here.
+    Encoded(Range<usize>),
+    /// A piece of a batch.
+    Lent(Bytes),
+}
+
+/// Gathers the entries of one frame after the other.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuilder {
-    parts: Vec<Bytes>,
-    small: BytesMut,
+    parts: Vec<Part>,
+    encoded: Vec<u8>,
     hasher: Hasher,
     length: usize,
     entries: u32,
@@ -170,37 +192,58 @@ impl FrameBuilder {
     /// Adds an entry.
     pub(crate) fn push(&mut self, entry: &Entry) {
         let length = entry.encoded_len();
-        let before = self.small.len();
-        prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut self.small);
-        prost::encoding::encode_varint(length as u64, &mut self.small);
-        entry.encode_raw(&mut self.small);
-        self.hasher.update(self.small.get(before..).unwrap_or_default());
-        self.count(self.small.len() - before, entry.number);
+        let before = self.encoded.len();
+        prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut self.encoded);
+        prost::encoding::encode_varint(length as u64, &mut self.encoded);
+        entry.encode_raw(&mut self.encoded);
+        self.hasher.update(self.encoded.get(before..).unwrap_or_default());
+        self.encoded_from(before);
+        self.count(self.encoded.len() - before, entry.number);
     }
 
-    /// Adds a batch without copying its payload. `place` carries everything but the bytes.
-    pub(crate) fn push_batch(&mut self, number: u64, place: &InlineBatch, batch: &BatchBytes) {
+    /// Adds a batch without copying its payload. `place` carries everything but the topic's id and the bytes.
+    pub(crate) fn push_batch(
+        &mut self,
+        number: u64,
+        topic: &TopicId,
+        place: &InlineBatch,
+        batch: &BatchBytes,
+    ) {
         use prost::encoding::{WireType::LengthDelimited, encode_key, encode_varint, encoded_len_varint};
+        let topic_len = 1 + encoded_len_varint(TopicId::LEN as u64) + TopicId::LEN;
         let bytes_len = 1 + encoded_len_varint(batch.len() as u64) + batch.len();
-        let inner = place.encoded_len() + bytes_len;
+        let inner = topic_len + place.encoded_len() + bytes_len;
         let outer =
             prost::encoding::uint64::encoded_len(1, &number) + 1 + encoded_len_varint(inner as u64) + inner;
-        let before = self.small.len();
-        encode_key(1, LengthDelimited, &mut self.small);
-        encode_varint(outer as u64, &mut self.small);
-        prost::encoding::uint64::encode(1, &number, &mut self.small);
-        encode_key(3, LengthDelimited, &mut self.small);
-        encode_varint(inner as u64, &mut self.small);
-        place.encode_raw(&mut self.small);
-        encode_key(6, LengthDelimited, &mut self.small);
-        encode_varint(batch.len() as u64, &mut self.small);
-        self.hasher.update(self.small.get(before..).unwrap_or_default());
-        let head = self.small.len() - before;
-        self.small.put_slice(&batch.prefix);
+        let before = self.encoded.len();
+        let out = &mut self.encoded;
+        encode_key(1, LengthDelimited, out);
+        encode_varint(outer as u64, out);
+        prost::encoding::uint64::encode(1, &number, out);
+        encode_key(3, LengthDelimited, out);
+        encode_varint(inner as u64, out);
+        encode_key(1, LengthDelimited, out);
+        encode_varint(TopicId::LEN as u64, out);
+        out.put_slice(topic.as_bytes());
+        place.encode_raw(out);
+        encode_key(6, LengthDelimited, out);
+        encode_varint(batch.len() as u64, out);
+        self.hasher.update(out.get(before..).unwrap_or_default());
+        let head = out.len() - before;
+        out.put_slice(&batch.prefix);
         batch.hash_into(&mut self.hasher);
-        self.parts.push(self.small.split().freeze());
-        self.parts.extend(batch.payload.iter().cloned());
+        self.encoded_from(before);
+        self.parts.extend(batch.payload.iter().cloned().map(Part::Lent));
         self.count(head + batch.len(), number);
+    }
+
+    /// Everything encoded since is the next part, or the rest of the last one.
+    fn encoded_from(&mut self, before: usize) {
+        let end = self.encoded.len();
+        match self.parts.last_mut() {
+            Some(Part::Encoded(last)) => last.end = end,
+            _ => self.parts.push(Part::Encoded(before..end)),
+        }
     }
 
     /// The frame stands for all numbers up to this one, also those whose entries were given up.
@@ -215,7 +258,7 @@ impl FrameBuilder {
     }
 
     /// The frame's parts in file order, padded with zeros to a block, and its header.
-    pub(crate) fn finish(mut self, magic: u64, mut header: FrameHeader) -> FinishedFrame {
+    pub(crate) fn finish(&self, magic: u64, mut header: FrameHeader) -> FinishedFrame<'_> {
         header.length = u32::try_from(HEADER_LEN + self.length).expect("a frame is far below 4 GiB");
         header.entries = self.entries;
         header.last_number = header.last_number.max(self.last_number);
@@ -225,26 +268,41 @@ impl FrameBuilder {
         hasher.combine(&self.hasher);
         header.crc = hasher.finalize();
         let length = u64::from(header.length);
-        let size = padded(length);
-        self.small.put_bytes(0, usize::try_from(size - length).expect("less than a block"));
-        self.parts.push(self.small.freeze());
-        FinishedFrame { header, head: header.encode(magic), parts: self.parts, size }
+        FinishedFrame { header, head: header.encode(magic), builder: self, size: padded(length) }
+    }
+
+    /// Forgets everything but the room it takes.
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+        self.parts.shrink_to(KEPT_PARTS);
+        self.encoded.clear();
+        self.encoded.shrink_to(KEPT_BYTES);
+        self.hasher.reset();
+        (self.length, self.entries, self.last_number) = (0, 0, 0);
     }
 }
 
 /// A frame ready to be written.
 #[derive(Debug)]
-pub(crate) struct FinishedFrame {
+pub(crate) struct FinishedFrame<'a> {
     pub(crate) header: FrameHeader,
     head: [u8; HEADER_LEN],
-    parts: Vec<Bytes>,
+    builder: &'a FrameBuilder,
     /// Bytes in the file, padding included.
     pub(crate) size: u64,
 }
 
-impl FinishedFrame {
-    pub(crate) fn slices(&self) -> Vec<&[u8]> {
-        std::iter::once(self.head.as_slice()).chain(self.parts.iter().map(|part| &part[..])).collect()
+impl FinishedFrame<'_> {
+    pub(crate) fn slices(&self) -> SmallVec<[&[u8]; 16]> {
+        let part = |part| match part {
+            &Part::Encoded(ref range) => self.builder.encoded.get(range.clone()).unwrap_or_default(),
+            Part::Lent(bytes) => bytes,
+        };
+        let padding = usize::try_from(self.size - u64::from(self.header.length)).unwrap_or_default();
+        std::iter::once(self.head.as_slice())
+            .chain(self.builder.parts.iter().map(part))
+            .chain([ZEROS.get(..padding).unwrap_or_default()])
+            .collect()
     }
 }
 
@@ -269,30 +327,23 @@ mod tests {
     }
 
     fn batch(length: usize) -> BatchBytes {
-        let payload = vec![Bytes::from(vec![7; length / 2]), Bytes::from(vec![9; length - length / 2])];
-        let mut hasher = Hasher::new();
-        for part in &payload {
-            hasher.update(part);
-        }
-        BatchBytes { prefix: [5; 81], payload_crc: hasher.finalize(), payload_len: length, payload }
+        let pieces = [Bytes::from(vec![7; length / 2]), Bytes::from(vec![9; length - length / 2])];
+        let payload = Chunks::of(&pieces);
+        BatchBytes { prefix: [5; 81], payload_crc: payload.crc32(), payload_len: length, payload }
     }
 
     #[test]
     fn what_is_gathered_decodes_as_protobuf() {
+        // One builder for all: nothing of a frame is left in the next.
+        let mut frame = FrameBuilder::default();
         for length in [0, 1, 300, 4096, COMBINE_FROM, COMBINE_FROM + 1, 200_000] {
-            let mut frame = FrameBuilder::default();
             frame.push(&Entry {
                 number: 4,
                 body: Some(Body::State(vec![1, 2].into())),
                 ..Default::default()
             });
-            let place = InlineBatch {
-                partition: 3,
-                position: 96,
-                topic_id: vec![1; 16].into(),
-                ..Default::default()
-            };
-            frame.push_batch(5, &place, &batch(length));
+            let place = InlineBatch { partition: 3, position: 96, ..Default::default() };
+            frame.push_batch(5, &TopicId([1; 16]), &place, &batch(length));
             frame.push(&Entry { number: 6, body: Some(Body::State(vec![].into())), ..Default::default() });
             let finished = frame.finish(0xfeed, header());
             let bytes = finished.slices().concat();
@@ -301,10 +352,11 @@ mod tests {
             assert_eq!(decoded, finished.header);
             assert_eq!((decoded.entries, decoded.last_number), (3, 6));
             let payload = payload_of(&decoded, &bytes).expect("the combined crc is the crc of the bytes");
-            let frame = Frame::decode(payload).unwrap();
-            let Some(Body::Batch(inline)) = &frame.entries[1].body else { panic!("{frame:?}") };
-            assert_eq!((inline.partition, inline.position, frame.entries[1].number), (3, 96, 5));
-            assert_eq!(inline.batch.len(), 81 + length);
+            let read = Frame::decode(payload).unwrap();
+            let Some(Body::Batch(inline)) = &read.entries[1].body else { panic!("{read:?}") };
+            assert_eq!((inline.partition, inline.position, read.entries[1].number), (3, 96, 5));
+            assert_eq!((&inline.topic_id[..], inline.batch.len()), (&[1; 16][..], 81 + length));
+            frame.clear();
         }
     }
 

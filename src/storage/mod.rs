@@ -59,14 +59,14 @@ mod upkeep;
 mod verify;
 mod waiters;
 
-pub use append::{Append, Appended, Mode, Receipt};
+pub use append::{Append, Appended, Mode, Outcomes, Receipt};
 pub use commit::Step;
 pub use disk::{Disk, LockError, MemoryDisk, RealDisk};
 pub use dump::{Piece, dump, files};
 pub use error::{AppendError, CommitError, NoRoom, OpenError, ReadError};
 pub use key::{Level, PartitionKey, PartitionSettings};
 pub use partition::{Bounds, Partition};
-pub use read::{Gap, GapReason, Read};
+pub use read::{Gap, GapReason, Read, Runs};
 pub use recovery::{Machine, PartitionReport, Report};
 pub use room::{Class, Room, Wake};
 pub use root::FORMAT_VERSION;
@@ -74,7 +74,7 @@ pub use runner::{Runner, SectionSource};
 pub use snapshot::Section;
 pub use storage::{Change, Options, Storage};
 pub use verify::{Damage, Verdict, verify};
-pub use waiters::Done;
+pub use waiters::{Done, Durable};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use annals_wire::internal::entry::Body;
+use smallvec::SmallVec;
 
 use super::{frame::BatchBytes, partition::Partition, room::Room, segment::Segment};
 use crate::sync::{Condvar, Mutex};
@@ -22,6 +23,9 @@ pub(crate) enum Work {
     /// An entry as it is.
     Entry(Body),
 }
+
+/// The work of one item: mostly one batch.
+pub(crate) type Works = SmallVec<[Work; 1]>;
 
 /// A place in a partition, between two batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,7 @@ impl Work {
 pub(crate) struct Item {
     /// Number of the first; they rise by one.
     pub(crate) first: u64,
-    pub(crate) work: Vec<Work>,
+    pub(crate) work: Works,
     /// Space in the ring that was set aside for it; given back when the item is done with.
     _room: Option<Room>,
 }
@@ -122,7 +126,7 @@ impl Queue {
     }
 
     /// Appends an item and returns the number of its first entry.
-    pub(crate) fn push(&self, work: Vec<Work>, room: Option<Room>) -> Result<u64, Closed> {
+    pub(crate) fn push(&self, work: Works, room: Option<Room>) -> Result<u64, Closed> {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(Closed);
@@ -141,9 +145,10 @@ impl Queue {
         Ok(first)
     }
 
-    /// Everything there is.
-    pub(crate) fn take(&self) -> Vec<Item> {
-        std::mem::take(&mut self.inner.lock().items)
+    /// Moves everything there is into an empty list, whose room the queue goes on with.
+    pub(crate) fn take(&self, into: &mut Vec<Item>) {
+        debug_assert!(into.is_empty(), "what is in it would be queued again");
+        std::mem::swap(&mut self.inner.lock().items, into);
     }
 
     /// Number the next entry will get.

@@ -8,6 +8,7 @@ use std::{io, sync::Arc};
 
 use annals_wire::header::BATCH_PREFIX_LEN;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{
     error::ReadError,
@@ -38,11 +39,14 @@ pub struct Gap {
     pub reason: GapReason,
 }
 
+/// Runs of whole batches, each from one segment, in offset order: one, or two where a segment ends.
+pub type Runs = SmallVec<[Bytes; 2]>;
+
 /// What a read found.
 #[derive(Clone, Debug, Default)]
 pub struct Read {
-    /// Runs of whole batches, each from one segment, in offset order. The first batch may begin before the offset asked for.
-    pub batches: Vec<Bytes>,
+    /// The first batch may begin before the offset asked for.
+    pub batches: Runs,
     /// Base offset of the first batch; the offset asked for if there is none.
     pub first_base: i64,
     /// Where to read on.

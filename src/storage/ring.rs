@@ -250,17 +250,18 @@ impl Ring {
         }
     }
 
-    /// Writes one frame; not durable before [`Ring::flush`].
-    pub(crate) fn write(&mut self, builder: FrameBuilder) -> io::Result<()> {
+    /// Writes one frame, which leaves the builder empty; not durable before [`Ring::flush`].
+    pub(crate) fn write(&mut self, builder: &mut FrameBuilder) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("the journal failed before"));
         }
         let done = self.write_whole(builder);
+        builder.clear();
         self.failed |= done.is_err();
         done
     }
 
-    fn write_whole(&mut self, builder: FrameBuilder) -> io::Result<()> {
+    fn write_whole(&mut self, builder: &FrameBuilder) -> io::Result<()> {
         if builder.payload_len() as u64 > self.payload_room() {
             self.link()?;
         }
@@ -277,8 +278,8 @@ impl Ring {
         let Some(next) = self.free.pop_front() else {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no file of the ring is free"));
         };
-        let frame = FrameBuilder::default().finish(self.root.frame_magic, self.header(true, next.id));
-        self.put(&frame)?;
+        let empty = FrameBuilder::default();
+        self.put(&empty.finish(self.root.frame_magic, self.header(true, next.id)))?;
         // Again, because this flush is the one that counts: an earlier one may have failed in a run before.
         next.file.write_at(&[&file_header(&self.root, next.id)], 0)?;
         self.next.file = next.id;
@@ -302,7 +303,7 @@ impl Ring {
         }
     }
 
-    fn put(&mut self, frame: &FinishedFrame) -> io::Result<()> {
+    fn put(&mut self, frame: &FinishedFrame<'_>) -> io::Result<()> {
         let file = &self.used.back().expect("the ring always has a file being written").file;
         file.write_at(&frame.slices(), self.next.position)?;
         if !self.touched.iter().any(|touched| Arc::ptr_eq(touched, file)) {
@@ -320,7 +321,7 @@ impl Ring {
         if self.failed {
             return Err(io::Error::other("the journal failed before"));
         }
-        for file in std::mem::take(&mut self.touched) {
+        for file in self.touched.drain(..) {
             if let Err(error) = file.sync() {
                 self.failed = true;
                 return Err(error);

@@ -17,6 +17,7 @@ use annals_wire::{
 };
 use bytes::Bytes;
 use crc32fast::Hasher;
+use smallvec::SmallVec;
 
 use super::{
     disk::{Access, Disk, File},
@@ -285,9 +286,8 @@ impl Segment {
     /// Writes a batch at `end` without moving it.
     pub(crate) fn write(&self, batch: &BatchBytes) -> io::Result<()> {
         let file = self.file()?;
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(1 + batch.payload.len());
-        parts.push(&batch.prefix);
-        parts.extend(batch.payload.iter().map(|part| &part[..]));
+        let prefix = std::iter::once(batch.prefix.as_slice());
+        let parts: SmallVec<[&[u8]; 8]> = prefix.chain(batch.payload.iter().map(|part| &part[..])).collect();
         file.write_at(&parts, self.end())
     }
 

@@ -1,6 +1,12 @@
 //! The data directory at work: what the parts share, and the calls that change it besides appends.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use annals_wire::{
     ids::TopicId,
@@ -9,18 +15,18 @@ use annals_wire::{
 use bytes::Bytes;
 
 use super::{
-    commit::{Committer, Tip},
+    commit::{Committer, Cycle, Tip},
     disk::Disk,
-    error::{AppendError, NoRoom},
+    error::{AppendError, CommitError, NoRoom},
     key::{Level, PartitionKey, PartitionSettings},
     partition::{Log, Partition},
-    queue::{Queue, Upto, Work},
+    queue::{Queue, Upto, Work, Works},
     room::{Class, Ledger, Room, Wake},
     root::Root,
     segment::Segment,
     snapshot::Snapshots,
     upkeep::Upkeep,
-    waiters::{Done, Due, Waiters},
+    waiters::{Done, Due, Durable, Waiters},
 };
 use crate::{
     clock::Clock,
@@ -113,6 +119,8 @@ pub struct Storage {
     topics: RwLock<BTreeMap<TopicId, TopicLogs>>,
     queue: Queue,
     ledger: Arc<Ledger>,
+    /// Locked before the committer, for a whole cycle.
+    cycle: Mutex<Cycle>,
     committer: Mutex<Committer>,
     tip: Mutex<Tip>,
     durable: AtomicU64,
@@ -159,6 +167,7 @@ impl Storage {
             tip: Mutex::new(tip),
             durable: AtomicU64::new(tip.number),
             waiters: Mutex::new(Waiters::new(tip.number)),
+            cycle: Mutex::default(),
             committer: Mutex::new(parts.committer),
             snapshots: Mutex::new(parts.snapshots),
             upkeep: Upkeep::default(),
@@ -210,7 +219,7 @@ impl Storage {
         guards.sort_unstable_by_key(|(partition, _)| partition.key());
         let mut locked: Vec<(MutexGuard<'_, Log>, &Arc<Partition>, PartitionSettings)> =
             guards.iter().map(|(partition, settings)| (partition.lock(), partition, *settings)).collect();
-        let mut work = Vec::with_capacity(changes.len());
+        let mut work = Works::with_capacity(changes.len());
         for (log, partition, settings) in &mut locked {
             if partition.level() < Level::Fsync && settings.level == Level::Fsync {
                 work.extend(sync_point(partition, log));
@@ -254,9 +263,18 @@ impl Storage {
     /// Calls `done` once everything up to `number` is durable, at once if it is.
     pub fn on_durable(&self, number: u64, done: Done) {
         let due = self.waiters.lock().wait(number, done);
-        if let Some((done, fate)) = due {
-            done(fate);
+        if let Some(due) = due {
+            due.tell();
         }
+    }
+
+    /// Waits until everything up to `number` is durable. Dropped, it no longer waits.
+    pub fn durable(self: &Arc<Self>, number: u64) -> Durable {
+        Durable::new(Arc::clone(self), number)
+    }
+
+    pub(crate) fn poll_durable(&self, number: u64, waker: Option<&Waker>) -> Poll<Result<(), CommitError>> {
+        self.waiters.lock().poll(number, waker)
     }
 
     /// Number of the newest entry decided. Read under the locks of the state it is taken for, it says which entries that
@@ -302,7 +320,7 @@ impl Storage {
     /// The commit cycle has ended: whoever still waits is told so.
     pub(crate) fn no_more_acks(&self) {
         let due = self.waiters.lock().close();
-        tell(due);
+        due.into_iter().for_each(Due::tell);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -343,9 +361,15 @@ impl Storage {
         self.durable.fetch_max(number, Ordering::AcqRel);
     }
 
-    pub(crate) fn release_waiters(&self, number: u64, failed: impl IntoIterator<Item = u64>) {
-        let due = self.waiters.lock().release(number, failed);
-        tell(due);
+    /// Tells who waits for entries up to `number`. `due` is an empty list to work with.
+    pub(crate) fn release_waiters(
+        &self,
+        number: u64,
+        failed: impl IntoIterator<Item = u64>,
+        due: &mut Vec<Due>,
+    ) {
+        self.waiters.lock().release(number, failed, due);
+        due.drain(..).for_each(Due::tell);
     }
 
     /// Flushes segments, several at a time; returns those that failed.
@@ -416,6 +440,9 @@ impl Storage {
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
+    pub(crate) fn cycle(&self) -> &Mutex<Cycle> {
+        &self.cycle
+    }
     pub(crate) fn committer(&self) -> &Mutex<Committer> {
         &self.committer
     }
@@ -430,12 +457,6 @@ impl Storage {
     }
     pub(crate) fn set_tip(&self, tip: Tip) {
         *self.tip.lock() = tip;
-    }
-}
-
-fn tell(due: Vec<Due>) {
-    for (done, fate) in due {
-        done(fate);
     }
 }
 

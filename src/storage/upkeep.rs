@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use annals_wire::ids::TopicId;
+use smallvec::smallvec;
 
 use super::{
     disk::EntryKind,
@@ -109,7 +110,7 @@ impl Storage {
         // Without room the next append, or the next tick, asks again.
         let Ok(room) = self.reserve(8192, Class::Control) else { return };
         if let Some(work) = sync_point(partition, log) {
-            let _closed_means_no_more_acks = self.queue().push(vec![work], Some(room));
+            let _closed_means_no_more_acks = self.queue().push(smallvec![work], Some(room));
         }
     }
 

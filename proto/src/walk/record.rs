@@ -39,6 +39,14 @@ impl Tally {
     }
 }
 
+/// A record that passed.
+pub(super) struct Checked {
+    /// murmur2 of its key, if that was asked for and there is one.
+    pub(super) key_hash: Option<u32>,
+    /// 0 if it has none.
+    pub(super) timestamp_ms: i64,
+}
+
 const KEY: u8 = 0x0A;
 const VALUE: u8 = 0x12;
 const HEADERS: u8 = 0x1A;
@@ -49,15 +57,15 @@ const EXPIRES_AT: u8 = 0x38;
 const HEADER_NAME: u8 = 0x0A;
 const HEADER_VALUE: u8 = 0x12;
 
-/// Checks the body of a record, to its end. The hash of its key, if asked for and there is one.
+/// Checks the body of a record, to its end.
 #[inline]
 pub(super) fn check_record<S: Source, const HASH: bool>(
     source: &mut S,
     origin: Origin,
     tally: &mut Tally,
-) -> Result<Option<u32>, Reason> {
+) -> Result<Checked, Reason> {
     let mut before = 0_u8;
-    let mut timed = false;
+    let mut timestamp_ms = 0;
     let mut key_hash = None;
     while let Some(tag) = source.byte() {
         if tag <= before {
@@ -76,9 +84,7 @@ pub(super) fn check_record<S: Source, const HASH: bool>(
             }
             HEADERS => header(source, origin)?,
             TIMESTAMP => {
-                let time = time(source)?;
-                timed = time != 0;
-                tally.max_timestamp_ms = tally.max_timestamp_ms.max(time);
+                timestamp_ms = time(source)?;
             }
             OFFSET_DELTA if origin == Origin::Stored => {
                 let delta = u32::try_from(minimal_varint(source)?).map_err(|_| Reason::Overflow)?;
@@ -90,8 +96,9 @@ pub(super) fn check_record<S: Source, const HASH: bool>(
             other => return Err(refused(other)),
         }
     }
-    tally.timestamps_missing |= !timed;
-    Ok(key_hash)
+    tally.max_timestamp_ms = tally.max_timestamp_ms.max(timestamp_ms);
+    tally.timestamps_missing |= timestamp_ms == 0;
+    Ok(Checked { key_hash, timestamp_ms })
 }
 
 /// A tag that is not above the one before it: fine for headers alone.

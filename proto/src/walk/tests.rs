@@ -183,6 +183,7 @@ proptest! {
             end += span.len;
             prop_assert_eq!(&run[span.start..end], &run_of(vec![record.clone()]));
             prop_assert_eq!(span.key_hash, record.key.as_deref().map(murmur2));
+            prop_assert_eq!(span.timestamp_ms, record.timestamp_ms.unwrap_or(0));
         }
     }
 

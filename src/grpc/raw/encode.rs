@@ -151,7 +151,7 @@ mod tests {
             start_offset: 2,
             leader_epoch: 1,
             gaps: vec![],
-            batches,
+            batches: batches.into(),
         }
     }
 

@@ -13,9 +13,10 @@
 //! |---|---|
 //! | `message` | gRPC messages out of frames; limits |
 //! | `budget` | bounds the memory for requests |
-//! | `encode` | messages into frames |
+//! | `encode`, `ack` | messages into frames; the answer to a produce |
 //! | `produce`, `produce_stream`, `fetch`, `subscribe` | one call each |
 
+mod ack;
 pub(crate) mod budget;
 pub(crate) mod encode;
 mod fetch;

@@ -5,12 +5,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 
-use super::{Raw, encode, in_time, message, until_deadline};
+use super::{Raw, ack, in_time, message, until_deadline};
 use crate::{
     broker,
     grpc::{
         answer::{self, Answer, Pieces},
-        convert,
         front::Call,
         refusal::Refusal,
     },
@@ -31,7 +30,7 @@ where
         Ok(produced)
     })
     .await?;
-    Ok(answer::whole(Pieces::from_iter([encode::message(&convert::produced(produced))])))
+    Ok(answer::whole(Pieces::from_iter([ack::unary(&produced)])))
 }
 
 /// The scanner's words for bytes that are not a request.

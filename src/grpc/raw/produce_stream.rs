@@ -30,7 +30,7 @@ use http_body::Body;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
-    DrainSignal, Raw, encode,
+    DrainSignal, Raw, ack, encode,
     message::{Message, Messages},
     produce::scan_streamed,
 };
@@ -38,7 +38,6 @@ use crate::{
     broker::{self, Broker, PendingAck, Principal, Produced},
     grpc::{
         answer::{self, Answer, Outbox},
-        convert,
         front::Call,
         refusal::Refusal,
     },
@@ -114,14 +113,19 @@ impl Progress {
     fn answered(&mut self, produced: Produced, bytes: usize) {
         self.pending_bytes -= bytes;
         self.count -= 1;
-        self.say(Event::Stored(convert::produced(produced)));
+        ack::put_streamed(self.buffer(), &produced);
     }
 
     fn say(&mut self, event: Event) {
+        encode::put_message(self.buffer(), &v1::ProduceStreamResponse { event: Some(event) });
+    }
+
+    /// Where answers are written.
+    fn buffer(&mut self) -> &mut BytesMut {
         if self.answers.capacity() < ANSWER_BUFFER / 16 {
             self.answers.reserve(ANSWER_BUFFER);
         }
-        encode::put_message(&mut self.answers, &v1::ProduceStreamResponse { event: Some(event) });
+        &mut self.answers
     }
 
     /// Hands the answers to the connection and waits until it has them.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::ManualClock,
     storage::{
-        Append, Change, Class, CommitError, Level, Machine as _, Mode, Partition, PartitionKey,
+        Append, Change, Class, CommitError, Level, Machine as _, Mode, Outcomes, Partition, PartitionKey,
         PartitionSettings, Receipt, Step, Storage,
     },
     sync::{Arc, Mutex},
@@ -374,7 +374,7 @@ impl Run {
         if let Ok(number) = life.storage.submit(room, vec![Change::State(value.to_le_bytes().to_vec())]) {
             self.oracle.last_state = value;
             life.listed.lock().0.push((number, value));
-            let receipt = Receipt { appended: Vec::new(), ack: number, first_entry: number };
+            let receipt = Receipt { appended: Outcomes::new(), ack: number, first_entry: number };
             life.waiting.push(Waiting { receipt, ends: Vec::new(), state: Some(value), level: Level::Fsync });
             self.note(|| format!("state {value}"));
         }

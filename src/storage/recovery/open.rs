@@ -158,7 +158,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
         });
     }
     make_room(&disk, &root, &options, &mut ring, &mut snapshots, frame.payload_len() as u64)?;
-    ring.write(frame)
+    ring.write(&mut frame)
         .and_then(|()| ring.flush())
         .map_err(io_error("writing the first frame of this start"))?;
     if let Some(oldest) = snapshots.kept.first().filter(|_| snapshots.kept.len() == 2) {
