@@ -27,7 +27,8 @@ pub(crate) const HEADER_LEN: usize = 64;
 const VERSION: u16 = 1;
 const FLAG_LINK: u16 = 1;
 /// What a frame is padded with.
-static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+static ZEROS: [u8; 4096] = [0; 4096];
+const _: () = assert!(ZEROS.len() as u64 == BLOCK, "padding is less than a block");
 /// Room that a builder keeps after a large frame: parts, and bytes of what is encoded here.
 const KEPT_PARTS: usize = 1024;
 const KEPT_BYTES: usize = 64 * 1024;
@@ -271,6 +272,13 @@ impl FrameBuilder {
         FinishedFrame { header, head: header.encode(magic), builder: self, size: padded(length) }
     }
 
+    fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| match part {
+            Part::Encoded(range) => self.encoded.get(range.clone()).unwrap_or_default(),
+            Part::Lent(bytes) => bytes,
+        })
+    }
+
     /// Forgets everything but the room it takes.
     pub(crate) fn clear(&mut self) {
         self.parts.clear();
@@ -294,13 +302,9 @@ pub(crate) struct FinishedFrame<'a> {
 
 impl FinishedFrame<'_> {
     pub(crate) fn slices(&self) -> SmallVec<[&[u8]; 16]> {
-        let part = |part| match part {
-            &Part::Encoded(ref range) => self.builder.encoded.get(range.clone()).unwrap_or_default(),
-            Part::Lent(bytes) => bytes,
-        };
         let padding = usize::try_from(self.size - u64::from(self.header.length)).unwrap_or_default();
         std::iter::once(self.head.as_slice())
-            .chain(self.builder.parts.iter().map(part))
+            .chain(self.builder.slices())
             .chain([ZEROS.get(..padding).unwrap_or_default()])
             .collect()
     }

@@ -86,13 +86,11 @@ impl Waiters {
 
     /// Registers `done`, or hands it back if its fate is known.
     pub(crate) fn wait(&mut self, number: u64, done: Done) -> Option<Due> {
-        match self.fate(number) {
-            Some(fate) => Some(Due(Whom::Call(done), fate)),
-            None => {
-                self.register(number, Whom::Call(done));
-                None
-            }
+        if let Some(fate) = self.fate(number) {
+            return Some(Due(Whom::Call(done), fate));
         }
+        self.register(number, Whom::Call(done));
+        None
     }
 
     /// The fate of an entry, if it is known; else registers a waker. `None`: it is registered already.

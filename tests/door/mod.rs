@@ -30,7 +30,7 @@ use http_body_util::BodyExt as _;
 use tower::Service as _;
 
 /// Frames that are ready.
-pub struct Frames(VecDeque<Bytes>);
+pub(crate) struct Frames(VecDeque<Bytes>);
 
 impl Body for Frames {
     type Data = Bytes;
@@ -45,7 +45,7 @@ impl Body for Frames {
 }
 
 /// A server on a directory, and its door.
-pub async fn open(dir: &Path) -> (Door, Running) {
+pub(crate) async fn open(dir: &Path) -> (Door, Running) {
     let clock = Arc::new(SystemClock::new());
     let disk = Arc::new(RealDisk::open(dir).unwrap());
     let (broker, _) = Broker::open(disk, clock.clone(), Options::default(), Config::default()).unwrap();
@@ -55,7 +55,7 @@ pub async fn open(dir: &Path) -> (Door, Running) {
     (door, running)
 }
 
-pub async fn stop(running: Running) {
+pub(crate) async fn stop(running: Running) {
     tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
 }
 
@@ -74,7 +74,7 @@ fn request(path: &str, frames: impl IntoIterator<Item = Bytes>) -> Request<Frame
 }
 
 /// Calls and takes the whole answer frame by frame; gives its bytes.
-pub async fn call(door: &Door, request: Request<Frames>) -> usize {
+pub(crate) async fn call(door: &Door, request: Request<Frames>) -> usize {
     let response = door.service().call(request).await.unwrap();
     let mut body: Answer = response.into_body();
     let mut bytes = 0;
@@ -89,7 +89,7 @@ pub async fn call(door: &Door, request: Request<Frames>) -> usize {
 }
 
 /// So many records of so many bytes for one partition of a topic, or for all by their keys.
-pub fn produce(partition: Option<u32>, records: usize, size: usize) -> v1::ProduceRequest {
+pub(crate) fn produce(partition: Option<u32>, records: usize, size: usize) -> v1::ProduceRequest {
     let record = |index: usize| v1::Record {
         key: Some(index.to_string().into()),
         value: Some(vec![b'x'; size].into()),
@@ -99,18 +99,18 @@ pub fn produce(partition: Option<u32>, records: usize, size: usize) -> v1::Produ
     v1::ProduceRequest { topic: "t".into(), partition, records, ..Default::default() }
 }
 
-pub fn unary(produce: &v1::ProduceRequest) -> Request<Frames> {
+pub(crate) fn unary(produce: &v1::ProduceRequest) -> Request<Frames> {
     request("/annals.v1.ProducerService/Produce", [framed(produce)])
 }
 
 /// The same request `count` times on one stream.
-pub fn stream(produce: v1::ProduceRequest, count: usize) -> Request<Frames> {
+pub(crate) fn stream(produce: v1::ProduceRequest, count: usize) -> Request<Frames> {
     let message = framed(&v1::ProduceStreamRequest { append: Some(produce) });
     request("/annals.v1.ProducerService/ProduceStream", std::iter::repeat_n(message, count))
 }
 
 /// As much as one answer holds by default, a MiB, of partition 0.
-pub fn fetch(offset: i64) -> Request<Frames> {
+pub(crate) fn fetch(offset: i64) -> Request<Frames> {
     let position = v1::FetchPosition {
         topic: "t".into(),
         partition: Some(0),

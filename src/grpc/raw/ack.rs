@@ -50,7 +50,9 @@ fn partition_append(out: &mut BytesMut, append: &PartitionAppend) {
     number(out, 8, append.duplicate.into());
     if !append.record_indexes.is_empty() {
         delimited(out, 9, |out| {
-            append.record_indexes.iter().for_each(|index| encode_varint((*index).into(), out))
+            for index in &append.record_indexes {
+                encode_varint((*index).into(), out);
+            }
         });
     }
     delimited(out, 10, |out| out.put_slice(append.topic_id.as_bytes()));

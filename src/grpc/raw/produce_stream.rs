@@ -110,10 +110,10 @@ impl Progress {
         self.end = end;
     }
 
-    fn answered(&mut self, produced: Produced, bytes: usize) {
+    fn answered(&mut self, produced: &Produced, bytes: usize) {
         self.pending_bytes -= bytes;
         self.count -= 1;
-        ack::put_streamed(self.buffer(), &produced);
+        ack::put_streamed(self.buffer(), produced);
     }
 
     fn say(&mut self, event: Event) {
@@ -185,7 +185,7 @@ where
             }
             let Some((outcome, bytes)) = once(acking.as_mut().as_pin_mut()).await else { break };
             acking.set(None);
-            progress.answered(outcome?, bytes);
+            progress.answered(&outcome?, bytes);
         }
         progress.send(&outbox).await;
         if !progress.reading && submitting.is_none() && progress.count == 0 {
@@ -195,7 +195,7 @@ where
             biased;
             (outcome, bytes) = maybe(acking.as_mut().as_pin_mut()) => {
                 acking.set(None);
-                progress.answered(outcome?, bytes);
+                progress.answered(&outcome?, bytes);
             }
             (outcome, bytes) = maybe(submitting.as_mut().as_pin_mut()) => {
                 submitting.set(None);
