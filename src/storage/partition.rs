@@ -10,6 +10,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use annals_wire::internal::InlineBatch;
+
 use super::{
     disk::File,
     key::{Level, PartitionKey, PartitionSettings},
@@ -85,9 +87,16 @@ pub struct Partition {
     epoch: u32,
     fenced: AtomicBool,
     removed: AtomicBool,
-    /// Why nothing can be served: recovery could not read it.
-    closed: OnceLock<String>,
+    closed: OnceLock<Closed>,
     hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// Recovery could not open the partition, so nothing of it can be served in this run.
+#[derive(Debug)]
+struct Closed {
+    why: String,
+    /// What its segments may lack. Snapshots carry it, so that the journal need not be kept for it.
+    unwritten: Vec<InlineBatch>,
 }
 
 impl std::fmt::Debug for Partition {
@@ -247,7 +256,12 @@ impl Partition {
 
     /// Why recovery could not open it.
     pub fn closed_because(&self) -> Option<&str> {
-        self.closed.get().map(String::as_str)
+        self.closed.get().map(|closed| closed.why.as_str())
+    }
+
+    /// Batches below the end that its segments may lack; none unless recovery could not open it.
+    pub(crate) fn unwritten(&self) -> &[InlineBatch] {
+        self.closed.get().map_or(&[], |closed| &closed.unwritten)
     }
 
     /// `hook` is called after the high watermark or the log start rose, and when the partition is removed or
@@ -272,8 +286,8 @@ impl Partition {
         self.notify();
     }
 
-    pub(crate) fn close(&self, why: String) {
-        let _first_counts = self.closed.set(why);
+    pub(crate) fn close(&self, why: String, unwritten: Vec<InlineBatch>) {
+        let _first_counts = self.closed.set(Closed { why, unwritten });
         self.fence();
     }
 

@@ -114,6 +114,12 @@ impl Ledger {
         !self.inner.lock().waiting.is_empty()
     }
 
+    /// Whether the ring has no room left for records even if nothing else were promised.
+    pub(crate) fn is_full(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.available.saturating_sub(inner.ring / 8) < self.largest
+    }
+
     fn give_back(&self, bytes: u64) {
         let mut inner = self.inner.lock();
         inner.reserved -= bytes;

@@ -101,6 +101,7 @@ fn snapshot_loop(storage: &Arc<Storage>, source: &SectionSource, stop: &Stop) {
             last_snapshot(storage, source);
             return;
         }
+        storage.full_step();
         if storage.snapshot_due() {
             take_snapshot(storage, source, stop);
         }

@@ -204,6 +204,16 @@ impl Storage {
             || self.ledger().is_wanted()
     }
 
+    /// After a failed flush no snapshot may free the ring, so one day it is full: then the process ends, and the next start
+    /// goes on from what the disk has. Returns whether that happened.
+    pub fn full_step(&self) -> bool {
+        let full = self.is_tainted() && self.ledger().is_wanted() && self.ledger().is_full();
+        if full && self.failure().is_none() {
+            self.fail("a partition was fenced, so nothing frees the journal, and it is full");
+        }
+        full
+    }
+
     /// Whether the newest snapshot misses anything.
     pub(crate) fn has_changed_since_snapshot(&self) -> bool {
         self.last_number() != self.snapshots().lock().captured_number || self.appended() > 0
@@ -350,5 +360,6 @@ pub(crate) fn section(
             .map(|start| EpochMessage { epoch: start.epoch, offset: start.offset })
             .collect(),
         append_time_ms: log.append_time.ms(),
+        unwritten: partition.unwritten().to_vec(),
     })
 }

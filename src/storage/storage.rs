@@ -146,7 +146,6 @@ pub(crate) struct Parts {
     pub(crate) committer: Committer,
     pub(crate) snapshots: Snapshots,
     pub(crate) tombstones: Vec<TopicId>,
-    pub(crate) tainted: bool,
 }
 
 impl Storage {
@@ -174,7 +173,7 @@ impl Storage {
             appended: AtomicU64::new(0),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
-            tainted: AtomicBool::new(parts.tainted),
+            tainted: AtomicBool::new(false),
         });
         for topic in parts.tombstones {
             storage.upkeep.bury(0, topic);

@@ -6,7 +6,7 @@ use annals_wire::{ids::TopicId, internal};
 
 use super::{
     Machine,
-    replay::{FoundPartition, FoundSegment, FoundTopic, Replayed, settings_of},
+    replay::{FoundPartition, FoundSegment, FoundTopic, Inline, Replayed, settings_of},
 };
 use crate::storage::{
     PartitionKey, Section,
@@ -101,6 +101,7 @@ pub(super) fn restore(
             segments: segments.collect(),
             epochs: epochs.collect(),
             append_time_ms: section.append_time_ms,
+            inline: section.unwritten.into_iter().map(Inline::from).collect(),
             ..FoundPartition::default()
         };
         found.partitions.insert(key, partition);

@@ -138,15 +138,10 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     tombstones.extend(leftovers(&disk, &topics, &tombstones)?);
     let mut snapshots =
         Snapshots { kept: replayed.kept, captured_at: clock.monotonic(), captured_number: number };
-    let tainted = report.partitions.iter().any(|partition| partition.closed.is_some());
-    if !tainted {
-        let image = image(&replayed.next, epoch, number, &topics, machine, &tombstones);
-        snapshot::write_temporary(&disk, &root, &image)
-            .and_then(|()| {
-                snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next)
-            })
-            .map_err(io_error("writing the snapshot of this start"))?;
-    }
+    let image = image(&replayed.next, epoch, number, &topics, machine, &tombstones);
+    snapshot::write_temporary(&disk, &root, &image)
+        .and_then(|()| snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next))
+        .map_err(io_error("writing the snapshot of this start"))?;
     let files = (replayed.used, VecDeque::from(replayed.free), replayed.highest_file);
     let mut ring = Ring::resume(root, files, replayed.next, epoch, replayed.last_number);
     let mut frame = FrameBuilder::default();
@@ -165,7 +160,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
         ring.free_before(oldest.start.file);
     }
     let committer = Committer::new(ring);
-    Ok(Parts { disk, clock, options, root, epoch, topics, committer, snapshots, tombstones, tainted })
+    Ok(Parts { disk, clock, options, root, epoch, topics, committer, snapshots, tombstones })
 }
 
 /// A crash with a full ring leaves no file for the first frame: one more is made, beyond the ring's size if need be. On a

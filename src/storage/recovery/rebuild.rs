@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use annals_wire::{
-    internal::{Extent, SegmentList, entry::Body},
+    internal::{Extent, InlineBatch, SegmentList, entry::Body},
     segment::{SEGMENT_HEADER_LEN, SegmentIdentity},
 };
 use bytes::Bytes;
@@ -33,10 +33,29 @@ pub(crate) struct RebuiltPartition {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) epochs: Vec<EpochStart>,
     pub(crate) append_time_ms: i64,
-    closed: Option<String>,
+    /// Why it could not be rebuilt, and what its segments may lack for that.
+    closed: Option<(String, Vec<InlineBatch>)>,
 }
 
 impl RebuiltPartition {
+    /// As snapshot and journal have it.
+    fn as_found(disk: &Arc<dyn Disk>, key: PartitionKey, found: &FoundPartition) -> Self {
+        Self {
+            log_start: found.log_start,
+            next_offset: found.next_offset,
+            segments: segments_of(disk, key, found),
+            epochs: found.epochs.clone(),
+            append_time_ms: found.append_time_ms,
+            closed: None,
+        }
+    }
+
+    /// Nothing of it was decided, and the next start has all it needs to try again.
+    fn closed(disk: &Arc<dyn Disk>, key: PartitionKey, found: &FoundPartition, why: &str) -> Self {
+        let unwritten = found.inline.iter().map(|inline| inline.to_entry(key)).collect();
+        Self { closed: Some((why.to_owned(), unwritten)), ..Self::as_found(disk, key, found) }
+    }
+
     pub(crate) fn open(&self, key: PartitionKey, settings: PartitionSettings, epoch: u32) -> Arc<Partition> {
         let found = Recovered {
             barrier: 0,
@@ -47,8 +66,8 @@ impl RebuiltPartition {
             append_time_ms: self.append_time_ms,
         };
         let partition = Partition::recovered(key, settings, epoch, found);
-        if let Some(why) = &self.closed {
-            partition.close(why.clone());
+        if let Some((why, unwritten)) = &self.closed {
+            partition.close(why.clone(), unwritten.clone());
         }
         partition
     }
@@ -65,6 +84,15 @@ pub(crate) struct Rebuilt {
 pub(crate) enum Trouble {
     Io(io::Error),
     Damaged(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Damaged(what) => f.write_str(what),
+        }
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -84,14 +112,7 @@ pub(crate) fn rebuild(
     let mut rebuilt = Rebuilt::default();
     for (key, found) in &replayed.partitions {
         let level = replayed.topics.get(&key.topic).map_or(Level::Fsync, |topic| topic.settings.level);
-        let mut partition = RebuiltPartition {
-            log_start: found.log_start,
-            next_offset: found.next_offset,
-            segments: segments_of(disk, *key, found),
-            epochs: found.epochs.clone(),
-            append_time_ms: found.append_time_ms,
-            closed: None,
-        };
+        let mut partition = RebuiltPartition::as_found(disk, *key, found);
         let mut line = PartitionReport {
             key: *key,
             replayed_batches: 0,
@@ -102,17 +123,17 @@ pub(crate) fn rebuild(
             closed: None,
         };
         let work = Work { root, key: *key, found, level, newest_epoch: replayed.epoch };
-        if !clean
-            && let Err(trouble) =
-                work.run(&mut partition, &mut line, &mut rebuilt.decisions, &mut report.damages)
-        {
-            let why = match trouble {
-                Trouble::Io(error) => error.to_string(),
-                Trouble::Damaged(what) => what,
-            };
-            report.damages.push(format!("partition {key} is closed: {why}"));
-            line.closed = Some(why.clone());
-            partition.closed = Some(why);
+        let mut decisions = Vec::new();
+        if !clean || !found.inline.is_empty() {
+            match work.run(&mut partition, &mut line, &mut decisions, &mut report.damages) {
+                Ok(()) => rebuilt.decisions.append(&mut decisions),
+                Err(trouble) => {
+                    let why = trouble.to_string();
+                    report.damages.push(format!("partition {key} is closed: {why}"));
+                    partition = RebuiltPartition::closed(disk, *key, found, &why);
+                    line.closed = Some(why);
+                }
+            }
         }
         line.end = partition.next_offset;
         report.records += u64::try_from(partition.next_offset - partition.log_start).unwrap_or(0);

@@ -46,6 +46,31 @@ pub(crate) struct Inline {
     pub(crate) bytes: Bytes,
 }
 
+impl From<internal::InlineBatch> for Inline {
+    fn from(message: internal::InlineBatch) -> Self {
+        Self {
+            segment_base: message.segment_base,
+            generation: message.generation,
+            position: message.position,
+            bytes: message.batch,
+        }
+    }
+}
+
+impl Inline {
+    /// The entry it came from.
+    pub(super) fn to_entry(&self, key: PartitionKey) -> internal::InlineBatch {
+        internal::InlineBatch {
+            topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
+            partition: key.partition,
+            segment_base: self.segment_base,
+            generation: self.generation,
+            position: self.position,
+            batch: self.bytes.clone(),
+        }
+    }
+}
+
 /// A run of bytes that the journal says is flushed.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundExtent {
@@ -336,12 +361,7 @@ impl Chain<'_> {
         let header = decoded.header;
         let next_offset = header.next_offset().ok_or("an impossible offset")?;
         let Some(partition) = self.partition(&topic, number)? else { return Ok(()) };
-        let inline = Inline {
-            segment_base: message.segment_base,
-            generation: message.generation,
-            position: message.position,
-            bytes: message.batch,
-        };
+        let inline = Inline::from(message);
         let end = inline.position + inline.bytes.len() as u64;
         partition.go_on(
             inline.segment_base,

@@ -8,6 +8,7 @@
     reason = "test data is small and its names are ours"
 )]
 
+mod closed;
 mod directory;
 mod durability;
 mod model;
