@@ -6,7 +6,8 @@ use annals_wire::{ids::TopicId, internal};
 
 use super::{
     Machine,
-    replay::{FoundPartition, FoundSegment, FoundTopic, Inline, Replayed, settings_of},
+    found::{FoundPartition, FoundSegment, Inline},
+    replay::{FoundTopic, Replayed, settings_of},
 };
 use crate::storage::{
     PartitionKey, Section,

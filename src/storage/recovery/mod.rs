@@ -15,13 +15,15 @@
 //! 5. The snapshot with the new epoch is durable before the `started` frame, so that a crash loop does not eat the ring.
 
 mod base;
+mod found;
 mod open;
 mod rebuild;
 mod replay;
 mod report;
 mod tail;
 
-pub(crate) use replay::{FoundPartition, replay};
+pub(crate) use found::FoundPartition;
+pub(crate) use replay::replay;
 pub use report::{PartitionReport, Report};
 
 use super::snapshot::Section;

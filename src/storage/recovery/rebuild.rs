@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::{
     PartitionReport, Report,
-    replay::{FoundPartition, Replayed},
+    found::{FoundPartition, FoundSegment},
+    replay::Replayed,
     tail,
 };
 use crate::storage::{
@@ -148,7 +149,7 @@ pub(crate) fn rebuild(
 
 /// All but the last end where a footer, or the base of the next one, says; that is found out when they are read.
 fn segments_of(disk: &Arc<dyn Disk>, key: PartitionKey, found: &FoundPartition) -> Vec<Arc<Segment>> {
-    let make = |(base, segment): (&i64, &super::replay::FoundSegment)| {
+    let make = |(base, segment): (&i64, &FoundSegment)| {
         // An end above the start was seen in the snapshot or the journal; else the file itself will tell.
         Arc::new(if segment.end == 0 {
             Segment::closed(disk, key, *base, segment.generation)
