@@ -16,7 +16,7 @@ pub(crate) struct Serve {
     /// Directory of the data; made if it does not exist [default: ./annals-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:7411]
+    /// Where to listen: HOST:PORT, port 0 taking a free one, or unix:PATH [default: 127.0.0.1:7411]
     #[arg(long, value_name = "ADDR")]
     grpc: Option<String>,
     /// File with settings (TOML)
@@ -25,7 +25,7 @@ pub(crate) struct Serve {
     /// Keep everything in memory only: gone with the process
     #[arg(long, conflicts_with = "data")]
     ephemeral: bool,
-    /// json: the first line of output is one object with grpc, data, version and recovery
+    /// json: the first line of output is one object with grpc, port, data, version and recovery
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     format: ServeFormat,
 }

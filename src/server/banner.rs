@@ -3,10 +3,9 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    net::SocketAddr,
 };
 
-use super::{Config, Server, config::level_name};
+use super::{Address, Config, Server, config::level_name};
 use crate::{
     broker::TopicInfo,
     storage::{Level, PartitionReport, Report},
@@ -37,7 +36,7 @@ pub(super) fn print(output: Output, server: &Server, topics: &[TopicInfo]) -> io
     out.flush()
 }
 
-fn for_people(config: &Config, address: SocketAddr, report: &Report, topics: &[TopicInfo]) -> String {
+fn for_people(config: &Config, address: &Address, report: &Report, topics: &[TopicInfo]) -> String {
     let mut text = String::new();
     let mut line = |arguments: std::fmt::Arguments<'_>| {
         text.write_fmt(arguments).expect("a String takes every write");
@@ -100,9 +99,10 @@ fn found(topic: &TopicInfo, partitions: &[PartitionReport]) -> String {
     text
 }
 
-fn for_programs(config: &Config, address: SocketAddr, report: &Report) -> serde_json::Value {
+fn for_programs(config: &Config, address: &Address, report: &Report) -> serde_json::Value {
     serde_json::json!({
         "grpc": address.to_string(),
+        "port": address.port(),
         "data": place(config),
         "version": env!("CARGO_PKG_VERSION"),
         "recovery": {

@@ -1,17 +1,19 @@
 //! One connection: which protocol it speaks, and HTTP/2 with bounds.
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::watch,
 };
 use tower::Service as _;
 
-use super::listen::told;
+use super::{
+    listen::told,
+    socket::{Address, Glance},
+};
 use crate::grpc::Door;
 
 /// Largest frame: as much of a fetch as is made at a time.
@@ -38,25 +40,25 @@ const GLANCE: Duration = Duration::from_millis(5);
 const PREFACE: &[u8] = b"PRI ";
 
 /// What holds for every connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Rules {
     /// Calls at a time.
     pub(super) streams: u32,
     /// Where the server listens.
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
 }
 
 /// Serves one connection until its client leaves, or until everything on it is done once `stop` is set.
 pub(super) async fn serve(
-    stream: TcpStream,
+    stream: impl Glance,
     door: Door,
     rules: Rules,
     mut stop: watch::Receiver<Option<Duration>>,
 ) {
     match tokio::time::timeout(FIRST_BYTES, speaks(&stream)).await {
         Ok(Speaks::Http2) => {}
-        Ok(Speaks::Http1) => return explain(stream, &http1(rules.address)).await,
-        Ok(Speaks::Other) => return explain(stream, &sentence(rules.address)).await,
+        Ok(Speaks::Http1) => return explain(stream, &http1(&rules.address)).await,
+        Ok(Speaks::Other) => return explain(stream, &sentence(&rules.address)).await,
         Ok(Speaks::Nothing) | Err(_) => return,
     }
     let service = service_fn(move |request: hyper::Request<Incoming>| door.service().call(request));
@@ -97,10 +99,10 @@ enum Speaks {
 }
 
 /// Looks at the first bytes without taking them.
-async fn speaks(stream: &TcpStream) -> Speaks {
+async fn speaks(stream: &impl Glance) -> Speaks {
     loop {
         let mut first = [0; PREFACE.len()];
-        match stream.peek(&mut first).await {
+        match stream.glance(&mut first).await {
             Ok(0) | Err(_) => return Speaks::Nothing,
             Ok(count) => match recognise(first.get(..count).unwrap_or_default()) {
                 Some(speaks) => return speaks,
@@ -122,13 +124,17 @@ fn recognise(first: &[u8]) -> Option<Speaks> {
     })
 }
 
-fn sentence(address: SocketAddr) -> String {
+fn sentence(address: &Address) -> String {
+    let reached = match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => format!("-unix {}", path.display()),
+    };
     format!(
-        "This is the gRPC port of Annals. It speaks gRPC over HTTP/2 without TLS. Try: grpcurl -plaintext {address} list\n"
+        "This is the gRPC port of Annals. It speaks gRPC over HTTP/2 without TLS. Try: grpcurl -plaintext {reached} list\n"
     )
 }
 
-fn http1(address: SocketAddr) -> String {
+fn http1(address: &Address) -> String {
     let body = sentence(address);
     let length = body.len();
     format!(
@@ -137,7 +143,7 @@ fn http1(address: SocketAddr) -> String {
 }
 
 /// Answers a client that speaks something else, and lets it read the answer before the connection closes.
-async fn explain(mut stream: TcpStream, text: &str) {
+async fn explain(mut stream: impl Glance, text: &str) {
     let told = async {
         stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await?;

@@ -1,14 +1,16 @@
 //! The listening socket: takes connections, as many at a time as are allowed, until it is told to stop.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 
-use super::connection::{self, Rules};
+use super::{
+    connection::{self, Rules},
+    socket::{Listener, Taken},
+};
 use crate::{grpc::Door, sync::Arc};
 
 /// Pause after an accept failed: when files run out, trying again at once only burns the processor.
@@ -16,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop` has a deadline, then waits for those that are open. Dropping it cuts them.
 pub(super) async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     door: Door,
     most: u32,
     rules: Rules,
@@ -29,17 +31,20 @@ pub(super) async fn accept(
         let next = async {
             // Closed never: the semaphore lives as long as this loop.
             let permit = Arc::clone(&room).acquire_owned().await.ok();
-            (permit, take(&listener).await)
+            (permit, listener.take().await)
         };
         tokio::select! {
             biased;
             () = told(&mut stopped) => break,
             Some(_) = open.join_next() => {}
             (permit, accepted) = next => match accepted {
-                Ok(stream) => {
-                    let serving = connection::serve(stream, door.clone(), rules, stop.clone());
+                Ok(taken) => {
+                    let (door, rules, stop) = (door.clone(), rules.clone(), stop.clone());
                     open.spawn(async move {
-                        serving.await;
+                        match taken {
+                            Taken::Tcp(stream) => connection::serve(stream, door, rules, stop).await,
+                            Taken::Unix(stream) => connection::serve(stream, door, rules, stop).await,
+                        }
                         drop(permit);
                     });
                 }
@@ -57,11 +62,4 @@ pub(super) async fn accept(
 /// Returns once `stop` is set; also if nobody is left who could set it.
 pub(super) async fn told(stop: &mut watch::Receiver<Option<Duration>>) {
     let _ = stop.wait_for(Option::is_some).await;
-}
-
-async fn take(listener: &TcpListener) -> io::Result<TcpStream> {
-    let (stream, _) = listener.accept().await?;
-    // Answers are small and awaited: no waiting for more to send.
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -1,7 +1,7 @@
 //! The process: configuration, data directory, doors, shutdown.
 //!
 //! ```text
-//! bind the port -> lock the data directory -> answer RECOVERING -> recover -> serve
+//! bind the port or socket -> lock the data directory -> answer RECOVERING -> recover -> serve
 //! SIGTERM, SIGINT or a failed journal -> NOT_SERVING, Drain on streams -> wait for calls (bounded) -> last snapshot
 //! ```
 //!
@@ -17,23 +17,26 @@ mod data;
 mod error;
 mod listen;
 mod process;
+mod socket;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 
 pub use banner::Output;
 pub use config::{Config, DEFAULT_ADDRESS, Flags, SETTINGS, Setting, Source, reference};
 pub use error::ServeError;
 pub use process::run;
+pub use socket::Address;
 
 use crate::{
     broker::{self, Broker, Health, Limits, Running, TopicDefaults},
     clock::{Clock, SystemClock},
     grpc::{self, Door},
-    storage::{Options, Report},
+    storage::{Disk, Options, Report},
     sync::Arc,
 };
+use socket::Listener;
 
 /// How often a running server looks whether its journal still works.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
@@ -43,7 +46,7 @@ const WRITERS_TIME: Duration = Duration::from_secs(2);
 /// A server that runs.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    address: Address,
     report: Report,
     broker: Arc<Broker>,
     running: Running,
@@ -60,16 +63,32 @@ pub async fn start(config: Config) -> Result<Server, ServeError> {
 
 /// As [`start`], by this clock.
 pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Server, ServeError> {
-    let listener = bind(&config.grpc).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| ServeError::Address { address: config.grpc.clone(), source })?;
-    let disk = data::open(&config)?;
+    start_over(config, clock, data::open).await
+}
+
+/// As [`start_with`], on this disk instead of what the configuration names: for tests of disks that fail.
+pub async fn start_on(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
+) -> Result<Server, ServeError> {
+    start_over(config, clock, |_| Ok(disk)).await
+}
+
+async fn start_over(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    open: impl FnOnce(&Config) -> Result<Arc<dyn Disk>, ServeError>,
+) -> Result<Server, ServeError> {
+    let listener = Listener::bind(&config.grpc).await?;
+    let address =
+        listener.address().map_err(|source| ServeError::Address { address: config.grpc.clone(), source })?;
+    let disk = open(&config)?;
     let settings =
-        grpc::Settings { address: shown(&config.grpc, address), inflight_bytes: config.inflight_bytes };
+        grpc::Settings { address: shown(&config.grpc, &address), inflight_bytes: config.inflight_bytes };
     let door = Door::new(settings).await;
     let (stop, stopped) = watch::channel(None);
-    let rules = connection::Rules { streams: config.streams, address };
+    let rules = connection::Rules { streams: config.streams, address: address.clone() };
     let accepting = tokio::spawn(listen::accept(listener, door.clone(), config.connections, rules, stopped));
 
     let recovering = {
@@ -99,17 +118,15 @@ pub async fn start_with(config: Config, clock: Arc<dyn Clock>) -> Result<Server,
     Ok(Server { address, report, broker, running, door, accepting, stop, config })
 }
 
-async fn bind(address: &str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => ServeError::AddressInUse { address: address.to_owned() },
-        _ => ServeError::Address { address: address.to_owned(), source },
-    })
-}
-
 /// The address as clients reach it: the host as it was given, the port that was taken.
-fn shown(given: &str, taken: SocketAddr) -> Arc<str> {
-    let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
-    format!("{host}:{}", taken.port()).into()
+fn shown(given: &str, taken: &Address) -> Arc<str> {
+    match taken {
+        Address::Tcp(taken) => {
+            let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+            format!("{host}:{}", taken.port()).into()
+        }
+        Address::Unix(_) => taken.to_string().into(),
+    }
 }
 
 fn options(config: &Config) -> Options {
@@ -132,8 +149,8 @@ fn broker_config(config: &Config) -> broker::Config {
 
 impl Server {
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// What it was started with.

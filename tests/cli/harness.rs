@@ -15,16 +15,20 @@ pub(crate) const ANNALS: &str = env!("CARGO_BIN_EXE_annals");
 pub(crate) struct Server {
     child: Child,
     address: String,
-    directory: tempfile::TempDir,
+    directory: Option<tempfile::TempDir>,
+    ready: Value,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let data = directory.path().join("data");
+        Self::start_on("127.0.0.1:0", tempfile::tempdir().unwrap())
+    }
+
+    /// One that listens here, with its files in `data` below this directory.
+    pub(crate) fn start_on(listen: &str, directory: tempfile::TempDir) -> Self {
         let mut child = Command::new(ANNALS)
-            .args(["serve", "--grpc", "127.0.0.1:0", "-f", "json", "--data"])
-            .arg(&data)
+            .args(["serve", "--grpc", listen, "-f", "json", "--data", "data"])
+            .current_dir(directory.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -32,17 +36,37 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).expect("the first line is one object");
         let address = ready["grpc"].as_str().unwrap().to_owned();
-        Self { child, address, directory }
+        Self { child, address, directory: Some(directory), ready }
+    }
+
+    /// The first line it printed.
+    pub(crate) fn ready(&self) -> &Value {
+        &self.ready
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM: it ends in order.
+    pub(crate) fn stop(&mut self) {
+        signal(&self.child, Signal::TERM);
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Its directory, for another server, once it is dead.
+    pub(crate) fn leave(mut self) -> tempfile::TempDir {
+        self.directory.take().expect("it is left once")
     }
 
     /// Where its files are.
     pub(crate) fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.scratch().join("data")
     }
 
     /// A directory for the test's own files.
     pub(crate) fn scratch(&self) -> &Path {
-        self.directory.path()
+        self.directory.as_ref().expect("it has not been left").path()
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -126,8 +150,12 @@ pub(crate) fn feed(mut command: Command, input: &[u8]) -> Ran {
 
 /// Ctrl-C.
 pub(crate) fn interrupt(child: &Child) {
+    signal(child, Signal::INT);
+}
+
+fn signal(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Every line as JSON; fails on any byte that is none.

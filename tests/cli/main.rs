@@ -8,3 +8,5 @@ mod harness;
 mod pipes;
 mod refusals;
 mod round_trips;
+mod sockets;
+mod starts;

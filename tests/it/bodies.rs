@@ -161,7 +161,7 @@ async fn another_protocol_on_the_port_is_answered_with_a_sentence() {
         ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n"),
         ("hello\r\n", "This is the gRPC port"),
     ] {
-        let mut stream = tokio::net::TcpStream::connect(site.server.address()).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(site.server.address().to_string()).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = String::new();
         let read = stream.read_to_string(&mut answer);

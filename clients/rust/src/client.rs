@@ -75,7 +75,8 @@ impl Client {
             let mut server = ServerServiceClient::new(channel.clone());
             async move { server.get_server_info(v1::GetServerInfoRequest {}).await }
         })
-        .await?;
+        .await
+        .map_err(|error| endpoint::no_annals(error, server))?;
         Ok(Self { inner: Arc::new(Inner { channel, server: server.to_owned(), info, options }) })
     }
 

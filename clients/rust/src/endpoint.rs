@@ -76,9 +76,30 @@ pub(crate) fn name_server(error: Error, server: &str) -> Error {
     error
 }
 
+/// Says that something listens there which is no server of ours: the first answer of one always has a meaning.
+pub(crate) fn no_annals(error: Error, server: &str) -> Error {
+    if error.reason().is_empty() {
+        let message = format!(
+            "cannot reach a server at {server}: what listens there does not answer as Annals does ({})",
+            error.message()
+        );
+        return Error::new(Code::Unavailable, reason::UNREACHABLE, message);
+    }
+    error
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_meaning_is_no_server_of_ours() {
+        let told = no_annals(Error::new(Code::Internal, "", "h2 protocol error"), "host:1");
+        assert!(told.is_unreachable());
+        assert!(told.message().contains("host:1") && told.message().contains("h2 protocol error"), "{told}");
+        let refused = Error::new(Code::Unavailable, reason::RECOVERING, "starting");
+        assert_eq!(no_annals(refused, "host:1").reason(), reason::RECOVERING);
+    }
 
     #[test]
     fn servers_are_named_as_people_do() {

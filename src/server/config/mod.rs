@@ -46,7 +46,7 @@ pub struct Flags {
 pub struct Config {
     /// Data directory.
     pub data: PathBuf,
-    /// Address of the gRPC port, `host:port`; port 0 takes a free one.
+    /// Address of the gRPC port: `host:port`, where port 0 takes a free one, or `unix:PATH`.
     pub grpc: String,
     /// Keep everything in memory and nothing on disk.
     pub ephemeral: bool,

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::PathBuf};
 use annals_wire::limits;
 
 use super::Config;
-use crate::storage::Level;
+use crate::{server::socket, storage::Level};
 
 /// One setting.
 pub struct Setting {
@@ -44,17 +44,12 @@ pub static SETTINGS: [Setting; 12] = [
     },
     Setting {
         key: "grpc",
-        about: "Address of the gRPC port, `host:port`; port 0 takes a free one.",
+        about: "Address of the gRPC port: `host:port`, where port 0 takes a free one, or `unix:PATH`, a socket file for this user alone.",
         get: |config| config.grpc.clone(),
         set: |config, text| {
-            let text = filled(text)?;
-            match text.rsplit_once(':') {
-                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                    text.clone_into(&mut config.grpc);
-                    Ok(())
-                }
-                _ => Err("must be host:port, as in 127.0.0.1:7411".into()),
-            }
+            listenable(filled(text)?)?;
+            text.clone_into(&mut config.grpc);
+            Ok(())
         },
     },
     Setting {
@@ -177,6 +172,22 @@ pub fn reference() -> String {
 
 fn filled(text: &str) -> Result<&str, String> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
+}
+
+/// Whether this is an address that can be listened on.
+fn listenable(text: &str) -> Result<(), String> {
+    let most = socket::MAX_PATH;
+    match (socket::unix_path(text), text.rsplit_once(':')) {
+        (Some(""), _) => Err("names no path; write unix:PATH, as in unix:/run/annals.sock".into()),
+        (Some(path), _) if path.len() > most => Err(format!(
+            "a path of {} bytes; the system takes at most {most} for a socket. Take a shorter one",
+            path.len()
+        )),
+        (Some(path), _) if path.contains('\0') => Err("a path cannot hold a zero byte".into()),
+        (Some(_), _) => Ok(()),
+        (None, Some((host, port))) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+        (None, _) => Err("must be host:port, as in 127.0.0.1:7411, or unix:PATH".into()),
+    }
 }
 
 fn truth(text: &str) -> Result<bool, String> {

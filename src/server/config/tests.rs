@@ -71,6 +71,8 @@ fn an_unknown_setting_is_refused_with_the_nearest_name() {
 fn bad_values_name_the_place_the_value_and_the_range() {
     for (text, parts) in [
         ("grpc = 'nowhere'", ["grpc", "\"nowhere\"", "host:port"]),
+        ("grpc = 'unix:'", ["grpc", "no path", "unix:/run/annals.sock"]),
+        (&format!("grpc = 'unix:/{}'", "x".repeat(107)), ["grpc", "108 bytes", "at most 107"]),
         ("data = ''", ["data", "\"\"", "empty"]),
         ("[topics]\npartitions = 0", ["topics.partitions", "\"0\"", "1 to 1024"]),
         ("[topics]\ndurability = 'disk'", ["topics.durability", "\"disk\"", "fsync, interval or os"]),
