@@ -1,8 +1,8 @@
 //! How far along: a bar or a count on standard error, if that is a terminal and the work lasts.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A bar, or nothing.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl Progress {
     pub(crate) fn records(total: Option<u64>) -> Self {
         Self::new(
             total,
-            "{bar:30} {human_pos}/{human_len} records  {per_sec}  {eta} left",
-            "{spinner} {human_pos} records  {per_sec}",
+            "{bar:30} {human_pos}/{human_len} records  {rate}  {eta} left",
+            "{spinner} {human_pos} records  {rate}",
         )
     }
 
@@ -33,7 +33,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
         let template = if total.is_some() { known } else { unknown };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", rate));
         }
         Self { bar }
     }
@@ -59,4 +59,15 @@ impl Progress {
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Records a second, whole ones.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people, never below zero"
+)]
+fn rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // What cannot be drawn is not worth a failure.
+    let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
 }

@@ -236,7 +236,7 @@ where
     fn call(&mut self, call: Call<B>) -> Answering {
         let path = call.request.uri().path();
         if path.starts_with("/grpc.") {
-            return Box::pin(generated(self.shared.always.clone(), call));
+            return Box::pin(generated(self.shared.always.clone(), call, MAX_SMALL_REQUEST));
         }
         let Some(open) = self.shared.open.get() else {
             return Box::pin(async { Ok(answer::refused(Refusal::Recovering)) });
@@ -246,20 +246,20 @@ where
                 let raw = open.raw.clone();
                 Box::pin(async move { Ok(raw.serve(hot, call).await) })
             }
-            None => Box::pin(generated(open.generated.clone(), call)),
+            None => Box::pin(generated(open.generated.clone(), call, MAX_SMALL_REQUEST)),
         }
     }
 }
 
-/// Lets a generated service answer, within the caller's deadline.
-async fn generated<B>(mut routes: Routes, call: Call<B>) -> Result<Response<Answer>, Infallible>
+/// Lets a generated service answer, within the caller's deadline. Messages have at most `limit` bytes.
+async fn generated<B>(mut routes: Routes, call: Call<B>, limit: usize) -> Result<Response<Answer>, Infallible>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let Call { mut request, principal, timeout } = call;
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(principal);
-    let answering = routes.call(request.map(|body| Bounded::new(body, MAX_SMALL_REQUEST)));
+    let answering = routes.call(request.map(|body| Bounded::new(body, limit)));
     let answered = match timeout {
         None => answering.await,
         Some(timeout) => {

@@ -65,6 +65,27 @@ fn a_reader_that_has_had_enough_is_no_failure_and_nothing_more_is_committed() {
 }
 
 #[test]
+fn a_publisher_whose_acks_nobody_reads_publishes_everything() {
+    let server = Server::start();
+    let mut child = server
+        .command(&["produce", "many", "-p", "0", "--batch-bytes", "16KiB"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&numbers(0..100_000)).unwrap();
+    let mut first = [0; 1];
+    let mut acks = child.stdout.take().unwrap();
+    acks.read_exact(&mut first).unwrap();
+    drop(acks);
+    stdin.write_all(&numbers(100_000..200_000)).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
+    assert_eq!(server.ok(&["consume", "many", "-f", "raw"], b""), numbers(0..200_000));
+}
+
+#[test]
 fn ctrl_c_ends_a_follower_cleanly_with_its_commit() {
     let server = Server::start();
     server.ok(&["produce", "orders", "-p", "0"], &numbers(0..3));
@@ -91,7 +112,7 @@ fn ctrl_c_ends_a_publisher_that_waits_for_input() {
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("1 records were acked"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("1 record was acked"));
     assert_eq!(server.ok(&["consume", "orders", "-f", "raw"], b""), b"typed\n");
 }
 

@@ -108,7 +108,13 @@ fn a_bad_line_stops_with_its_number_and_what_was_acked() {
         1,
         &["line 1", "\"key\"", "0 records"],
     );
-    fails(&server, &["produce", "u", "--key-sep", ":"], b"a:1\nb\n", 1, &["line 2", "\":\"", "1 records"]);
+    fails(
+        &server,
+        &["produce", "u", "--key-sep", ":"],
+        b"a:1\nb\n",
+        1,
+        &["line 2", "\":\"", "1 record before it is stored"],
+    );
     fails(&server, &["produce", "u", "--json"], b"{\"id\":1}\n", 1, &["line 1", "no value"]);
     let long = [vec![b'x'; 3 << 20], b"\n".to_vec()].concat();
     fails(&server, &["produce", "u"], &long, 1, &["line 1", "1048576"]);

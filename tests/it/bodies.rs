@@ -5,41 +5,48 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
-use tonic::{Code, Status, body::Body};
-use tower::{Service as _, ServiceExt as _};
+use tonic::{Code, Status};
 
 use crate::support::{Site, produce, reason, site};
 
-/// Sends a body as it is; returns the messages of the answer and its status.
-async fn send(
+/// Sends a body as it is, on a connection of its own without a stub's opinions (a stub cuts calls at their deadline by itself);
+/// returns the messages of the answer, its status and its headers.
+pub(crate) async fn send(
     site: &Site,
     path: &str,
     headers: &[(&'static str, &str)],
     body: Vec<u8>,
 ) -> (Bytes, Status, HeaderMap) {
-    let mut request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+    let address = site.server.address().to_string();
+    let uri = format!("http://{address}{path}");
+    let mut request = Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Body::new(Full::new(Bytes::from(body)))).unwrap();
-    let mut channel = site.channel.clone();
-    let response = channel.ready().await.unwrap().call(request).await.unwrap();
+    let request = request.body(Full::new(Bytes::from(body))).unwrap();
+    let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
     let head = response.headers().clone();
     let body = response.into_body().collect().await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
+    connection.abort();
     let status =
         Status::from_header_map(&head).or_else(|| Status::from_header_map(&trailers)).expect("a status");
     (body.to_bytes(), status, head)
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
-const PRODUCE: &str = "/annals.v1.ProducerService/Produce";
-const FETCH: &str = "/annals.v1.ConsumerService/Fetch";
+pub(crate) const PRODUCE: &str = "/annals.v1.ProducerService/Produce";
+pub(crate) const FETCH: &str = "/annals.v1.ConsumerService/Fetch";
 const GET_TOPIC: &str = "/annals.v1.TopicService/GetTopic";
 
 #[tokio::test]

@@ -8,7 +8,10 @@
 
 mod bodies;
 mod calls;
+mod catalogue;
+mod failures;
 mod full_disk;
+mod gate;
 mod lifecycle;
 mod reasons;
 mod streams;

@@ -3,13 +3,7 @@
 use annals_wire::v1::{self, fetch_position::Start};
 use tonic::{Code, Status};
 
-use crate::support::{Site, fact, fetch, position, produce, reason, record, site, site_with};
-
-fn check(status: &Status, code: Code, expected: &str, hint: &str) {
-    assert_eq!(status.code(), code, "{status:?}");
-    assert_eq!(reason(status), expected, "{status:?}");
-    assert!(status.message().contains(hint), "{:?} lacks {hint:?}", status.message());
-}
+use crate::support::{Site, check, fact, fetch, position, produce, record, site, site_with};
 
 async fn produce_refused(site: &Site, request: v1::ProduceRequest) -> Status {
     site.producer().produce(request).await.expect_err("it is refused")
@@ -185,11 +179,9 @@ async fn commits_are_refused_with_a_reason() {
         let status = site.offsets().commit_offsets(request).await.expect_err("it is refused");
         check(&status, code, expected, hint);
     }
-    let asked = v1::GetOffsetsRequest { group: "gg".into(), topics: vec![] };
     let status =
         site.groups().get_group(v1::GetGroupRequest { group: "gg".into() }).await.expect_err("no such group");
     check(&status, Code::NotFound, "GROUP_NOT_FOUND", "annals group list");
-    drop(asked);
 }
 
 #[tokio::test]

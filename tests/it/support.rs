@@ -1,8 +1,12 @@
 //! A server in this process, and stock stubs to speak to it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use annals::server::{self, Config, Server};
+use annals::{
+    clock::SystemClock,
+    server::{self, Config, Server},
+    storage::Disk,
+};
 use annals_wire::v1::{
     self, Record, consumer_service_client::ConsumerServiceClient, fetch_position::Start,
     group_service_client::GroupServiceClient, offset_service_client::OffsetServiceClient,
@@ -25,11 +29,24 @@ pub(crate) async fn site() -> Site {
 
 /// A server with other settings.
 pub(crate) async fn site_with(change: impl FnOnce(&mut Config)) -> Site {
+    let mut config = config();
+    change(&mut config);
+    let server = server::start(config).await.expect("the server starts");
+    let channel = channel(&server).await;
+    Site { server, channel }
+}
+
+/// Settings of a server that keeps everything in memory and takes a free port.
+pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.ephemeral = true;
     config.grpc = "127.0.0.1:0".into();
-    change(&mut config);
-    let server = server::start(config).await.expect("the server starts");
+    config
+}
+
+/// A server over a disk of the test's own.
+pub(crate) async fn site_on(disk: Arc<dyn Disk>) -> Site {
+    let server = server::start_on(config(), Arc::new(SystemClock::new()), disk).await.expect("it starts");
     let channel = channel(&server).await;
     Site { server, channel }
 }
@@ -141,4 +158,12 @@ pub(crate) fn fact(status: &Status, name: &str) -> String {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     info.metadata.get(name).unwrap_or_else(|| panic!("no {name} in {status:?}")).clone()
+}
+
+/// A failure as it has to be: code, reason, and part of the sentence.
+#[track_caller]
+pub(crate) fn check(status: &Status, code: Code, expected: &str, hint: &str) {
+    assert_eq!(status.code(), code, "{status:?}");
+    assert_eq!(reason(status), expected, "{status:?}");
+    assert!(status.message().contains(hint), "{:?} lacks {hint:?}", status.message());
 }

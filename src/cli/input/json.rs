@@ -52,7 +52,10 @@ struct Line {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "headers are [[name, value], ...] or [name, value, ...], a value being text, null or {\"base64\": text}"
+)]
 enum HeaderList {
     Pairs(Vec<(String, HeaderValue)>),
     Flat(Vec<Option<String>>),
@@ -174,7 +177,8 @@ mod tests {
             (r#"{"value":"a","headers":["a"]}"#, "header without a value"),
             (r#"{"value":"a","headers":[null,"a"]}"#, "header without a name"),
             (r#"{"value":"a","headers":[["a",{"base64":"%"}]]}"#, "header that is no base64"),
-            (r#"{"value":"a","headers":{"a":"b"}}"#, "no record in JSON"),
+            (r#"{"value":"a","headers":{"a":"b"}}"#, "headers are [[name, value], ...]"),
+            (r#"{"value":"a","headers":[["a"]]}"#, "headers are [[name, value], ...]"),
         ] {
             let error = read(line.as_bytes()).expect_err(line);
             assert!(error.contains(why) && !error.contains("at line"), "{line}: {error}");

@@ -105,8 +105,6 @@ enum Stop {
     Producer,
     /// Ctrl-C.
     Interrupted,
-    /// Nobody reads the acks any more.
-    ReaderGone,
 }
 
 impl Run<'_> {
@@ -132,15 +130,25 @@ impl Run<'_> {
         match (stopped, closed) {
             (Err(Stop::Interrupted), _) => Ok(self.interrupted()),
             (Err(Stop::Input(failure)), Ok(())) => Err(Failure {
-                what: format!("{}; {acked} records before it are stored", failure.what),
+                what: format!(
+                    "{}; {} before it {} stored",
+                    failure.what,
+                    records(acked),
+                    if acked == 1 { "is" } else { "are" }
+                ),
                 ..failure
             }),
             (_, Err(error)) => {
                 let failure = Failure::from(error);
-                let what = format!("{}; {acked} records were acked", failure.what.trim_end_matches('.'));
+                let what = format!(
+                    "{}; {} {} acked",
+                    failure.what.trim_end_matches('.'),
+                    records(acked),
+                    if acked == 1 { "was" } else { "were" }
+                );
                 Err(Failure { what, ..failure })
             }
-            (Ok(()) | Err(Stop::Producer | Stop::ReaderGone), Ok(())) => {
+            (Ok(()) | Err(Stop::Producer), Ok(())) => {
                 if reader == Reader::Here && self.report.is_table() {
                     return self.out.finish(self.report.summary(&self.args.topic).as_bytes(), Exit::Ok);
                 }
@@ -150,7 +158,9 @@ impl Run<'_> {
     }
 
     fn interrupted(&self) -> Exit {
-        talk(format_args!("interrupted; {} records were acked", self.report.acked()));
+        let acked = self.report.acked();
+        let were = if acked == 1 { "was" } else { "were" };
+        talk(format_args!("interrupted; {} {were} acked", records(acked)));
         Exit::Interrupted
     }
 
@@ -174,6 +184,7 @@ impl Run<'_> {
         let mut chunks = lines::read(self.args.files.clone(), longest);
         let keys = self.keys();
         let progress = Progress::bytes(lines::known_size(&self.args.files));
+        let mut reader = Reader::Here;
         let stopped = loop {
             tokio::select! {
                 () = interrupt.came() => break Err(Stop::Interrupted),
@@ -194,10 +205,13 @@ impl Run<'_> {
                     }
                 },
             }
-            match self.out.write(&self.report.take_lines()) {
-                Ok(Reader::Here) => {}
-                Ok(Reader::Gone) => break Err(Stop::ReaderGone),
-                Err(failure) => break Err(Stop::Input(failure)),
+            let lines = self.report.take_lines();
+            // Whoever has seen enough acks does not want fewer records published.
+            if reader == Reader::Here {
+                match self.out.write(&lines) {
+                    Ok(still) => reader = still,
+                    Err(failure) => break Err(Stop::Input(failure)),
+                }
             }
             if self.report.failed() {
                 break Err(Stop::Producer);
@@ -255,6 +269,10 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+fn records(count: i64) -> String {
+    format!("{count} record{}", if count == 1 { "" } else { "s" })
 }
 
 async fn send(producer: &Producer, record: &NewRecord<'_>) -> annals_client::Result<()> {

@@ -36,7 +36,8 @@ pub(super) fn run(args: &Delete) -> Result<Exit, Failure> {
             return rows.print(out, format, Exit::Differences);
         }
         let records: i64 = topic.partitions.iter().map(|p| p.high_watermark - p.log_start_offset).sum();
-        let question = format!("Delete topic \"{}\" with its {records} records, for ever?", args.topic);
+        let s = if records == 1 { "" } else { "s" };
+        let question = format!("Delete topic \"{}\" with its {records} record{s}, for ever?", args.topic);
         args.destroy.confirm(question).await?;
         // The topic that was looked at, not one made under its name since.
         client.delete_topic(&args.topic, Some(topic.topic_id.clone())).await?;

@@ -127,3 +127,18 @@ fn a_bad_field_is_named_by_its_path() {
     assert_eq!(violation.field, "positions[3].anchor");
     assert!(violation.description.contains("there is no anchor 9"));
 }
+
+/// Whoever cancelled has gone, and a fault of ours cannot be made to happen.
+#[test]
+fn what_nobody_can_hear_over_a_connection_is_said_all_the_same() {
+    let odd = Refusal::Framework { code: Code::Unknown, message: "odd".into() };
+    for (refusal, code, reason) in
+        [(Refusal::Disconnected, Code::Cancelled, "CANCELLED"), (odd, Code::Unknown, "INTERNAL")]
+    {
+        let status = Status::from(refusal);
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((status.code(), info.reason.as_str(), info.domain.as_str()), (code, reason, DOMAIN));
+        assert!(!status.message().is_empty());
+    }
+}

@@ -97,9 +97,9 @@ impl Config {
         let mut config = Self::default();
         let file = flags.config.clone().or_else(|| env("ANNALS_CONFIG").map(PathBuf::from));
         if let Some(path) = file {
-            let text = std::fs::read_to_string(&path).map_err(|source| ServeError::Io {
-                doing: format!("reading the configuration file {}", path.display()),
-                source,
+            let text = std::fs::read_to_string(&path).map_err(|error| ServeError::Config {
+                place: path.display().to_string(),
+                what: format!("the configuration file cannot be read: {error}"),
             })?;
             config.read_file(&path, &text)?;
         }

@@ -57,6 +57,14 @@ fn the_environment_can_name_the_file() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let flags = Flags { config: Some("/no/such/file.toml".into()), ..Flags::default() };
+    let error = Config::load(&flags, &nothing).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().starts_with("/no/such/file.toml: "), "{error}");
+}
+
+#[test]
 fn an_unknown_setting_is_refused_with_the_nearest_name() {
     let error = load("[topics]\npartitons = 3\n").unwrap_err();
     assert_eq!(error.exit_code(), 2);
