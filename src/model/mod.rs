@@ -17,3 +17,6 @@ mod rng;
 
 pub use history::{Failure, Outcome, run, run_with};
 pub use plan::{Often, Plan, TopicPlan, Values};
+
+#[cfg(test)]
+mod mutants;

@@ -3,8 +3,9 @@
 //! 1. Locks are taken in ascending order of partition; everything that may block was done before ([`super::room`],
 //!    [`super::prepare`]).
 //! 2. All checks come before the first offset is given: there is nothing to take back but bytes nobody counts yet.
-//! 3. Offsets count once all of a call's writes returned whole. If one fails, the first byte of each batch written is
-//!    made zero again, which ends the log there; where even that fails the partition is fenced.
+//! 3. Offsets count once all of a call's writes returned whole. If one fails, each batch written is made zeros again: its
+//!    first byte ends the log there, and no later batch may end where something within it begins. Where even that fails
+//!    the partition is fenced.
 
 use std::{io, sync::Arc};
 
@@ -20,6 +21,7 @@ use super::{
     error::AppendError,
     frame::BatchBytes,
     key::Level,
+    mutant::{Mutant, planted},
     partition::{Fit, Log, Partition},
     prepare::spare_needs,
     queue::{BatchWork, Upto, Work, Works},
@@ -172,7 +174,11 @@ impl Storage {
             last_offset_delta: append.record_count - 1,
             leader_epoch: self.epoch(),
             record_count: append.record_count,
-            attributes: if atomic { append.attributes.with_atomic() } else { append.attributes },
+            attributes: if atomic && !planted(Mutant::GroupUnmarked) {
+                append.attributes.with_atomic()
+            } else {
+                append.attributes
+            },
             append_time_ms,
             max_timestamp_ms: append.max_timestamp_ms.max(own),
             producer_id: 0,
@@ -200,7 +206,9 @@ impl Storage {
         let work = smallvec![Work::Roll { partition: Arc::clone(partition), segment: Arc::clone(&segment) }];
         match self.queue().push(work, None) {
             Ok(number) => {
-                item.log.barrier = number;
+                if !planted(Mutant::RollNotAwaited) {
+                    item.log.barrier = number;
+                }
                 segment.set_roll_number(number);
                 self.after_roll(number, partition, previous);
             }
@@ -214,7 +222,7 @@ impl Storage {
         for (done, item) in locked.iter().enumerate() {
             let Err(error) = item.segment().write(item.bytes()) else { continue };
             for written in locked.iter().take(done + 1) {
-                if written.segment().unwrite().is_err() {
+                if written.segment().unwrite(written.bytes().len() as u64).is_err() {
                     self.fence(written.append.partition, &error);
                 }
             }
@@ -248,13 +256,15 @@ impl Storage {
         let needs_room = (length > 0).then_some(room);
         // A closed queue: nothing is acked any more, and waiting for a number that never comes says so. No snapshot may
         // show what was counted here without its entries.
-        let first = self.queue().push(work, needs_room).unwrap_or_else(|_closed| {
+        let queued = self.queue().push(work, needs_room).ok();
+        let closed = queued.is_none();
+        if closed {
             self.taint();
-            u64::MAX - length
-        });
-        let mut ack = if length > 0 { first + length - 1 } else { 0 };
+        }
+        let first = queued.unwrap_or(u64::MAX - length);
+        let mut ack = if length > 0 || closed { first + length - 1 } else { 0 };
         for item in &mut locked {
-            if item.journaled(mode) {
+            if closed || (item.journaled(mode) && !planted(Mutant::GroupOvertaken)) {
                 item.log.barrier = first + item.work_at.unwrap_or_default();
             }
             ack = ack.max(item.log.barrier);
@@ -289,8 +299,11 @@ impl Storage {
             let waiting = Arc::clone(partition);
             self.on_durable(
                 number,
-                Box::new(move |_| {
-                    waiting.publish(number);
+                Box::new(move |fate| {
+                    // What was given up, or what a failed journal never took, nobody may see.
+                    if fate.is_ok() {
+                        waiting.publish(number);
+                    }
                 }),
             );
         }

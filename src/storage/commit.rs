@@ -26,11 +26,12 @@ use super::{
     extent::{self, Run},
     frame::FrameBuilder,
     key::PartitionKey,
+    mutant::{Mutant, planted},
     partition::Partition,
     queue::{BatchWork, Item, Upto, Work},
     ring::{Place, Ring},
     segment::Segment,
-    storage::Storage,
+    storage::{Storage, sync_point},
     waiters::Due,
 };
 
@@ -147,8 +148,14 @@ impl Storage {
             return Step::Idle;
         }
         let last = items.iter().map(Item::last).max().unwrap_or_default();
+        if planted(Mutant::ExtentsToPresentEnd) {
+            move_sync_points(items);
+        }
         choose(items, plan, self.options().inline_bytes);
         self.flush_segments(items, plan);
+        if planted(Mutant::AckBeforeFrame) {
+            self.release(last, plan, due);
+        }
         if let Err(error) = Self::write_frames(&mut committer.ring, items, plan, open, frame, last) {
             self.fail(&format!("the journal could not be written: {error}"));
             cycle.clear();
@@ -198,7 +205,7 @@ impl Storage {
         for item in &*items {
             for partition in item.work.iter().filter_map(Work::partition) {
                 plan.touched.entry(partition.key()).or_insert_with(|| Arc::clone(partition));
-                if partition.is_fenced() {
+                if partition.is_fenced() && !planted(Mutant::FenceForgotten) {
                     plan.fenced.insert(partition.key());
                 }
             }
@@ -241,6 +248,9 @@ impl Storage {
                 ring.write(frame)?;
             }
             for (index, work) in item.work.iter().enumerate() {
+                if planted(Mutant::FrameSplitsRequest) && index > 0 {
+                    ring.write(frame)?;
+                }
                 let number = item.first + index as u64;
                 Self::enter(frame, open, plan, number, work)?;
             }
@@ -298,6 +308,7 @@ impl Storage {
     }
 
     fn release(self: &Arc<Self>, last: u64, plan: &Plan, due: &mut Vec<Due>) {
+        let last = if planted(Mutant::AckByLaterPosition) { self.last_number() } else { last };
         self.set_durable(last);
         for partition in plan.touched.values() {
             partition.publish(last);
@@ -387,10 +398,11 @@ fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment
         let reached = plan.reached.entry(partition.key()).or_insert_with(|| partition.entered_offset());
         match work {
             Work::Batch(batch) => {
-                if !batch.inline && plan.extents.contains(&partition.key()) {
+                let extent = !batch.inline && plan.extents.contains(&partition.key());
+                if extent && !planted(Mutant::ExtentBeforeFlush) {
                     add(partition, &batch.segment);
                 }
-                if *reached < batch.base_offset {
+                if *reached < batch.base_offset && !planted(Mutant::PastUnflushed) {
                     for segment in extent::segments(partition, batch.before()) {
                         add(partition, &segment);
                     }
@@ -398,6 +410,9 @@ fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment
                 *reached = batch.next_offset;
             }
             Work::Sync { upto, .. } if *reached < upto.next_offset => {
+                if planted(Mutant::SyncPointUnflushed) {
+                    continue;
+                }
                 for segment in extent::segments(partition, *upto) {
                     add(partition, &segment);
                 }
@@ -411,13 +426,23 @@ fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment
 
 /// Takes out every item that touches a fenced partition, fences what else those items touch, and so on.
 fn give_up(items: &mut Vec<Item>, plan: &mut Plan) {
+    if planted(Mutant::FailedItemHalfEntered) {
+        let doomed =
+            |work: &Work| work.partition().is_some_and(|partition| plan.fenced.contains(&partition.key()));
+        for item in items {
+            item.work.retain(|work| !doomed(work));
+        }
+        return;
+    }
     loop {
         let before = items.len();
         items.retain(|item| {
             let keys = || item.work.iter().filter_map(Work::partition).map(|partition| partition.key());
             let doomed = keys().any(|key| plan.fenced.contains(&key));
             if doomed {
-                plan.fenced.extend(keys());
+                if !planted(Mutant::FenceNotSpread) {
+                    plan.fenced.extend(keys());
+                }
                 plan.failed.extend(item.first..=item.last());
             }
             !doomed
@@ -425,6 +450,16 @@ fn give_up(items: &mut Vec<Item>, plan: &mut Plan) {
         if items.len() == before {
             return;
         }
+    }
+}
+
+/// A mistake of the model's: see [`Mutant::ExtentsToPresentEnd`].
+fn move_sync_points(items: &mut [Item]) {
+    for work in items.iter_mut().flat_map(|item| &mut item.work) {
+        let Work::Sync { partition, .. } = work else { continue };
+        let partition = Arc::clone(partition);
+        let now = sync_point(&partition, &mut partition.lock());
+        *work = now.expect("a partition with a sync point has a segment");
     }
 }
 

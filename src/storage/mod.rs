@@ -23,6 +23,7 @@
 //! | `commit`, `extent` | the commit cycle |
 //! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
 //! | `upkeep`, `runner` | what is done in the background; the threads |
+//! | `mutant` | the rules, broken on purpose, for the model to notice |
 //! | `verify`, `dump` | one verdict over a directory; what a file says |
 //!
 //! **What an ack means** is decided in one place, [`Storage::append`], and kept in one place, `commit`.
@@ -39,6 +40,7 @@ mod hints;
 mod index;
 mod key;
 mod map;
+pub(crate) mod mutant;
 mod partition;
 mod prepare;
 mod queue;
@@ -71,7 +73,7 @@ pub use recovery::{Machine, PartitionReport, Report};
 pub use room::{Class, Room, Wake};
 pub use root::FORMAT_VERSION;
 pub use runner::{Runner, SectionSource};
-pub use snapshot::Section;
+pub use snapshot::{Section, Written};
 pub use storage::{Change, Options, Storage};
 pub use verify::{Damage, Verdict, verify};
 pub use waiters::{Done, Durable};

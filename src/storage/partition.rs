@@ -15,6 +15,7 @@ use annals_wire::internal::InlineBatch;
 use super::{
     disk::File,
     key::{Level, PartitionKey, PartitionSettings},
+    mutant::{Mutant, planted},
     queue::Upto,
     segment::{DATA_START, FOOTER_ROOM, Segment},
 };
@@ -337,7 +338,7 @@ impl Partition {
     pub(crate) fn written(&self, log: &mut Log, end: i64, number: u64, durable: bool) {
         log.next_offset = end;
         self.log_end.store(end, Ordering::Release);
-        if durable && log.pending.is_empty() {
+        if (durable && log.pending.is_empty()) || planted(Mutant::PublishedEarly) {
             self.high_watermark.store(end, Ordering::Release);
         } else {
             log.pending.push_back(Pending { number, end });

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     error::ReadError,
+    mutant::{Mutant, planted},
     partition::Partition,
     scan::{Found, Scan, ScanError},
     segment::{DATA_START, Segment},
@@ -169,7 +170,8 @@ impl Reader<'_> {
     /// Reads on in a segment; `false` = there is enough.
     fn segment(&mut self, segment: &Arc<Segment>, until: i64) -> Result<bool, ReadError> {
         let mut position = segment.position_before(self.out.next_offset);
-        if position > DATA_START && !self.leads_here(segment, position) {
+        let trusted = planted(Mutant::IndexTrusted) || self.leads_here(segment, position);
+        if position > DATA_START && !trusted {
             segment.distrust_index();
             position = DATA_START;
         }
@@ -309,7 +311,7 @@ enum Stop {
 
 /// What was not written by this process is verified once.
 fn verified(segment: &Segment, found: &Found) -> bool {
-    if segment.is_known_good(&found.range()) {
+    if segment.is_known_good(&found.range()) || planted(Mutant::ServedUnverified) {
         return true;
     }
     let good = found.verify();

@@ -10,6 +10,7 @@ use bytes::{BufMut, BytesMut};
 use super::{
     disk::{Access, Disk, EntryKind},
     error::OpenError,
+    mutant::{Mutant, planted},
     replace::replace,
 };
 use crate::clock::Clock;
@@ -37,7 +38,7 @@ impl Root {
         Self {
             cluster_id: crate::clock::uuid_v7(clock),
             directory_id: crate::clock::uuid_v7(clock),
-            frame_magic: clock.random_u64().max(1),
+            frame_magic: if planted(Mutant::FrameMagicKnown) { 1 } else { clock.random_u64().max(1) },
             created_ms: clock.wall_ms(),
         }
     }

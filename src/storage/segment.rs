@@ -24,6 +24,7 @@ use super::{
     frame::BatchBytes,
     index::SparseIndex,
     key::PartitionKey,
+    mutant::{Mutant, flush_twice, planted},
     partition::Spare,
     ranges::Ranges,
     replace::join,
@@ -291,9 +292,9 @@ impl Segment {
         file.write_at(&parts, self.end())
     }
 
-    /// Takes back a batch that was written at `end` and not counted: zeros its first byte.
-    pub(crate) fn unwrite(&self) -> io::Result<()> {
-        self.file()?.write_at(&[&[0]], self.end())
+    /// Takes back a batch of so many bytes that was written at `end`, if only in part, and not counted.
+    pub(crate) fn unwrite(&self, bytes: u64) -> io::Result<()> {
+        self.file()?.zero(self.end(), bytes)
     }
 
     /// Counts the batch that was just written.
@@ -319,7 +320,12 @@ impl Segment {
         if self.synced() >= end {
             return Ok(());
         }
-        self.file()?.sync()?;
+        if planted(Mutant::SegmentFlushRetried) {
+            flush_twice(&*self.file()?)?;
+        } else {
+            self.file()?.sync()?;
+        }
+        let end = if planted(Mutant::SyncedTakenAfter) { self.end() } else { end };
         self.synced.fetch_max(end, Ordering::AcqRel);
         Ok(())
     }
@@ -348,9 +354,13 @@ impl Segment {
         self.generation.store(generation.into(), Ordering::Release);
         let file = self.file()?;
         file.write_at(&[&header], 0)?;
-        file.sync()?;
+        if !planted(Mutant::SegmentHeaderUnflushed) {
+            file.sync()?;
+        }
         self.disk.rename(&self.spare_path.lock(), &self.id().path())?;
-        self.disk.sync_dir(&dir)?;
+        if !planted(Mutant::SegmentNameUnflushed) {
+            self.disk.sync_dir(&dir)?;
+        }
         if let Some(tally) = &mut *self.tally.lock() {
             let mut whole = Hasher::new();
             whole.update(&header);

@@ -19,6 +19,7 @@ use super::{
     commit::{Step, Tip},
     disk::{Access, Disk},
     error::OpenError,
+    mutant::{Mutant, planted},
     partition::Partition,
     replace::{create_anew, put_in_place},
     ring::Place,
@@ -161,7 +162,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 /// Gives the temporary file its name, and removes all but the two newest. Returns what is kept.
 pub(crate) fn put(disk: &Arc<dyn Disk>, kept: &mut Vec<Kept>, sequence: u64, start: Place) -> io::Result<()> {
-    put_in_place(disk, "", TEMPORARY, &name(sequence))?;
+    if planted(Mutant::SnapshotNameUnflushed) {
+        disk.rename(TEMPORARY, &name(sequence))?;
+    } else {
+        put_in_place(disk, "", TEMPORARY, &name(sequence))?;
+    }
     kept.retain(|known| known.sequence != sequence);
     kept.push(Kept { sequence, start });
     while kept.len() > 2 {
@@ -172,6 +177,15 @@ pub(crate) fn put(disk: &Arc<dyn Disk>, kept: &mut Vec<Kept>, sequence: u64, sta
         }
     }
     Ok(())
+}
+
+/// The older of the two that are kept: the ring is free behind it, and behind it only.
+pub(crate) fn older(kept: &[Kept]) -> Option<Kept> {
+    match *kept {
+        [_, newer] if planted(Mutant::RingReusedEarly) => Some(newer),
+        [older, _] => Some(older),
+        _ => None,
+    }
 }
 
 pub(crate) fn position_message(place: Place) -> JournalPosition {
@@ -235,7 +249,14 @@ impl Storage {
             .map(|section| StateSection { number: section.number, bytes: section.bytes.into() })
             .collect();
         snapshot.highest_number = self.last_number();
+        if planted(Mutant::SnapshotAheadOfSegments) {
+            flush.clear();
+        }
         let failed = self.flush_all(&flush);
+        if planted(Mutant::SnapshotCapturedAfterFlush) {
+            let (states, highest_number) = (std::mem::take(&mut snapshot.states), self.last_number());
+            snapshot = Snapshot { states, highest_number, ..self.capture(tip, &mut Vec::new()) };
+        }
         for (partition, error) in &failed {
             self.fence(partition, error);
         }
@@ -252,7 +273,8 @@ impl Storage {
     /// Unless it is the `last` of this run, a frame goes behind everything it covers first: a snapshot that covers the
     /// last frame means that the run ended in order.
     pub fn snapshot_finish(&self, written: &Written, last: bool) -> io::Result<bool> {
-        if !self.is_durable(written.highest_number) || self.is_tainted() || self.failure().is_some() {
+        let durable = self.is_durable(written.highest_number) || planted(Mutant::SnapshotAheadOfJournal);
+        if !durable || self.is_tainted() || self.failure().is_some() {
             return Ok(false);
         }
         if !last && self.mark_frame() == Step::Failed {
@@ -267,7 +289,7 @@ impl Storage {
             }
             known.captured_at = written.captured_at;
             known.captured_number = written.captured_number;
-            known.kept.first().copied().filter(|_| known.kept.len() == 2)
+            older(&known.kept)
         };
         self.uncount_appended(written.appended);
         let mut committer = self.committer().lock();
@@ -323,7 +345,8 @@ pub(crate) fn section(
     let mut log = partition.lock();
     let all = partition.segments();
     // A segment without its final name is not there yet, and neither is what was appended to it.
-    let named = all.iter().take_while(|segment| segment.is_named()).count();
+    let counts = |segment: &&Arc<Segment>| segment.is_named() || planted(Mutant::SnapshotListsUnnamed);
+    let named = all.iter().take_while(counts).count();
     let (segments, unnamed) = all.split_at_checked(named).unwrap_or_default();
     let next_offset = unnamed.first().map_or(log.next_offset, |next| next.base);
     if segments.is_empty() && next_offset == 0 {
@@ -339,7 +362,11 @@ pub(crate) fn section(
     }
     let key = partition.key();
     Some(PartitionSection {
-        number: unnamed.first().map_or_else(number, |next| next.roll_number().saturating_sub(1)),
+        number: if planted(Mutant::SnapshotNumberTooHigh) {
+            number()
+        } else {
+            unnamed.first().map_or_else(number, |next| next.roll_number().saturating_sub(1))
+        },
         topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
         partition: key.partition,
         log_start: partition.bounds().log_start,

@@ -19,6 +19,7 @@ use super::{
     disk::Disk,
     error::{AppendError, CommitError, NoRoom},
     key::{Level, PartitionKey, PartitionSettings},
+    mutant::{Mutant, planted},
     partition::{Log, Partition},
     queue::{Queue, Upto, Work, Works},
     room::{Class, Ledger, Room, Wake},
@@ -220,7 +221,8 @@ impl Storage {
             guards.iter().map(|(partition, settings)| (partition.lock(), partition, *settings)).collect();
         let mut work = Works::with_capacity(changes.len());
         for (log, partition, settings) in &mut locked {
-            if partition.level() < Level::Fsync && settings.level == Level::Fsync {
+            let raised = partition.level() < Level::Fsync && settings.level == Level::Fsync;
+            if raised && !planted(Mutant::RaisedWithoutSync) {
                 work.extend(sync_point(partition, log));
             }
         }
@@ -234,6 +236,10 @@ impl Storage {
         drop(locked);
         for change in &changes {
             self.carry_out(&mut topics, change, number);
+        }
+        if planted(Mutant::StateNotAwaited) && changes.iter().all(|change| matches!(change, Change::State(_)))
+        {
+            return Ok(0);
         }
         Ok(number)
     }
@@ -349,7 +355,7 @@ impl Storage {
     }
 
     pub(crate) fn is_tainted(&self) -> bool {
-        self.tainted.load(Ordering::Acquire)
+        self.tainted.load(Ordering::Acquire) && !planted(Mutant::SnapshotAfterFailedFlush)
     }
 
     pub(crate) fn is_durable(&self, number: u64) -> bool {

@@ -11,6 +11,7 @@ use smallvec::smallvec;
 use super::{
     disk::EntryKind,
     key::Level,
+    mutant::{Mutant, planted},
     partition::{Log, Partition},
     replace::join,
     ring::{self, make_file},
@@ -144,6 +145,7 @@ impl Storage {
             let mut inner = self.upkeep().inner.lock();
             let can = |task: &Task| match task {
                 Task::Tend(_) => true,
+                Task::Bury { .. } if planted(Mutant::BuriedEarly) => true,
                 Task::Seal { after, .. } | Task::Bury { after, .. } => self.is_durable(*after),
             };
             inner.tasks.iter().position(can).and_then(|at| inner.tasks.remove(at))
@@ -238,7 +240,9 @@ impl Storage {
             return Ok(false);
         }
         let file = make_file(self.disk(), self.root(), id, options.ring_file_bytes, true)?;
-        self.disk().sync_dir(ring::DIR)?;
+        if !planted(Mutant::RingNameUnflushed) {
+            self.disk().sync_dir(ring::DIR)?;
+        }
         let mut committer = self.committer().lock();
         committer.ring.add(file);
         self.ledger().set_available(committer.ring.available(options.largest_item()), committer.ring.size());

@@ -25,6 +25,7 @@ use crate::{
         disk::{Access, Disk},
         error::OpenError,
         frame::FrameBuilder,
+        mutant::{Mutant, planted},
         partition::Partition,
         replace::create_anew,
         ring::{self, Ring, make_file},
@@ -57,7 +58,7 @@ impl Storage {
         let mut report = Report {
             created,
             clean: replayed.is_clean(),
-            epoch: replayed.epoch + 1,
+            epoch: if planted(Mutant::EpochNotBumped) { replayed.epoch.max(1) } else { replayed.epoch + 1 },
             frames: replayed.frames,
             topics: replayed.topics.len(),
             damages: replayed.damages.clone(),
@@ -76,6 +77,9 @@ impl Storage {
 fn create(disk: &Arc<dyn Disk>, clock: &dyn Clock, options: &Options) -> Result<Root, OpenError> {
     let root = root::invent(clock);
     let make = || {
+        if planted(Mutant::RootBeforeJournal) {
+            root::write(disk, &root)?;
+        }
         disk.create_dir(ring::DIR)?;
         disk.create_dir("topics")?;
         for id in [FIRST_FILE, FIRST_FILE + 1] {
@@ -93,7 +97,8 @@ fn create(disk: &Arc<dyn Disk>, clock: &dyn Clock, options: &Options) -> Result<
 /// Frames that may exist only in memory must not be named durable before they are.
 /// Likewise the names of the journal's files: a kill may have come between the making of one and the directory's flush.
 fn write_again(disk: &Arc<dyn Disk>, root: &Root, replayed: &Replayed) -> Result<(), OpenError> {
-    for frame in &replayed.unproven {
+    let unproven = if planted(Mutant::FramesNotRewritten) { &[] } else { &replayed.unproven[..] };
+    for frame in unproven {
         let file =
             replayed.used.iter().find(|file| file.id == frame.file).expect("the chain's files are open");
         file.file
@@ -131,17 +136,23 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     let lowered = machine.lower_commits(&ends);
     report.lowered_commits = lowered.len();
     let mut bodies = vec![Body::Started(Started { epoch, time_ms: clock.wall_ms() })];
-    bodies.extend(rebuilt.decisions);
+    if !planted(Mutant::StartedWithoutDecisions) {
+        bodies.extend(rebuilt.decisions);
+    }
     bodies.extend(lowered.into_iter().map(|entry| Body::State(entry.into())));
     let number = replayed.last_number + bodies.len() as u64;
     let mut tombstones = replayed.tombstones.clone();
     tombstones.extend(leftovers(&disk, &topics, &tombstones)?);
     let mut snapshots =
         Snapshots { kept: replayed.kept, captured_at: clock.monotonic(), captured_number: number };
-    let image = image(&replayed.next, epoch, number, &topics, machine, &tombstones);
-    snapshot::write_temporary(&disk, &root, &image)
-        .and_then(|()| snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next))
-        .map_err(io_error("writing the snapshot of this start"))?;
+    if !planted(Mutant::NoSnapshotAtStart) {
+        let image = image(&replayed.next, epoch, number, &topics, machine, &tombstones);
+        snapshot::write_temporary(&disk, &root, &image)
+            .and_then(|()| {
+                snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next)
+            })
+            .map_err(io_error("writing the snapshot of this start"))?;
+    }
     let files = (replayed.used, VecDeque::from(replayed.free), replayed.highest_file);
     let mut ring = Ring::resume(root, files, replayed.next, epoch, replayed.last_number);
     let mut frame = FrameBuilder::default();
@@ -156,7 +167,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     ring.write(&mut frame)
         .and_then(|()| ring.flush())
         .map_err(io_error("writing the first frame of this start"))?;
-    if let Some(oldest) = snapshots.kept.first().filter(|_| snapshots.kept.len() == 2) {
+    if let Some(oldest) = snapshot::older(&snapshots.kept) {
         ring.free_before(oldest.start.file);
     }
     let committer = Committer::new(ring);

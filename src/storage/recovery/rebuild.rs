@@ -18,6 +18,7 @@ use crate::storage::{
     PartitionKey,
     disk::Disk,
     key::{Level, PartitionSettings},
+    mutant::{Mutant, planted},
     partition::{EpochStart, Partition, Recovered},
     root::Root,
     segment::{DATA_START, Segment},
@@ -185,7 +186,11 @@ impl Work<'_> {
             let Some(segment) = listed.filter(|segment| segment.generation() == inline.generation) else {
                 continue;
             };
-            segment.file()?.write_at(&[&inline.bytes], inline.position)?;
+            let end = inline.position + inline.bytes.len() as u64;
+            let seems_there = || segment.view(inline.position..end).is_ok_and(|there| there == inline.bytes);
+            if !(planted(Mutant::InlineCompared) && seems_there()) {
+                segment.file()?.write_at(&[&inline.bytes], inline.position)?;
+            }
             line.replayed_batches += 1;
             if !touched.iter().any(|known| Arc::ptr_eq(known, segment)) {
                 touched.push(Arc::clone(segment));
@@ -193,14 +198,16 @@ impl Work<'_> {
         }
         self.verify_extents(partition, damages)?;
         self.walk(partition, line, decisions)?;
-        if let Some(active) = partition.segments.last() {
+        if let Some(active) = partition.segments.last().filter(|_| !planted(Mutant::NoWipe)) {
             line.cut_bytes += tail::wipe(active)?;
-            if !touched.iter().any(|known| Arc::ptr_eq(known, active)) {
+            if !planted(Mutant::WipeUnflushed) && !touched.iter().any(|known| Arc::ptr_eq(known, active)) {
                 touched.push(Arc::clone(active));
             }
         }
         for segment in touched {
-            segment.file()?.sync()?;
+            if !planted(Mutant::RebuildUnflushed) {
+                segment.file()?.sync()?;
+            }
             segment.set_end(segment.end());
         }
         Ok(())
@@ -241,7 +248,7 @@ impl Work<'_> {
                 }
                 at = until;
             }
-            if hasher.finalize() == extent.crc32 {
+            if hasher.finalize() == extent.crc32 || planted(Mutant::ExtentsUnverified) {
                 segment.mark_good(extent.from..extent.to);
             } else {
                 let (first, last) = (extent.first_offset, extent.next_offset - 1);
@@ -299,13 +306,16 @@ impl Work<'_> {
             for start in &taken.epochs {
                 crate::storage::partition::note_epoch(&mut partition.epochs, start.epoch, start.offset);
             }
-            segment.file()?.sync()?;
+            if !planted(Mutant::WalkUnflushed) {
+                segment.file()?.sync()?;
+            }
             segment.set_end(taken.to);
             partition.next_offset = taken.next_offset;
             partition.append_time_ms = partition.append_time_ms.max(taken.append_time_ms);
         }
+        let kept = if planted(Mutant::LaterSegmentsKept) { partition.segments.len() } else { reached + 1 };
         let dropped: Vec<i64> =
-            partition.segments.drain((reached + 1).min(partition.segments.len())..).map(|s| s.base).collect();
+            partition.segments.drain(kept.min(partition.segments.len())..).map(|s| s.base).collect();
         if !dropped.is_empty() {
             decisions.push(Body::Segments(SegmentList {
                 topic_id: Bytes::copy_from_slice(self.key.topic.as_bytes()),

@@ -5,6 +5,7 @@ use std::io;
 use crc32fast::Hasher;
 
 use crate::storage::{
+    mutant::{Mutant, planted},
     partition::{EpochStart, note_epoch},
     scan::Scan,
     segment::Segment,
@@ -46,10 +47,10 @@ pub(crate) fn walk(segment: &Segment, rules: &Rules<'_>) -> io::Result<Option<Ta
         let Ok(found) = found else { break };
         let header = &found.header;
         let fits = header.base_offset == next_offset
-            && header.leader_epoch >= epoch
-            && header.leader_epoch <= rules.newest_epoch
-            && !header.attributes.atomic()
-            && found.verify();
+            && (header.leader_epoch >= epoch || planted(Mutant::WalkEpochFalls))
+            && (header.leader_epoch <= rules.newest_epoch || planted(Mutant::WalkEpochUnknown))
+            && (!header.attributes.atomic() || planted(Mutant::WalkTakesGroups))
+            && (found.verify() || planted(Mutant::WalkTakesTorn));
         if !fits {
             break;
         }
@@ -69,7 +70,9 @@ pub(crate) fn walk(segment: &Segment, rules: &Rules<'_>) -> io::Result<Option<Ta
     if let Some(taken) = &mut taken {
         // Rewritten, so that its pages are dirty and the flush that follows means something even if an earlier one failed.
         let bytes = segment.view(segment.end()..taken.to)?;
-        file.write_at(&[&bytes], segment.end())?;
+        if !planted(Mutant::WalkNotRewritten) {
+            file.write_at(&[&bytes], segment.end())?;
+        }
         taken.epochs = epochs;
     }
     Ok(taken)

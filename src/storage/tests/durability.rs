@@ -176,3 +176,80 @@ fn a_failed_journal_flush_ends_everything() {
     assert_eq!(bench.partition(1, 0).high_watermark(), 1);
     assert_eq!(bench.storage.reserve(1, Class::Control).unwrap_err(), crate::storage::NoRoom::Closed);
 }
+
+#[test]
+fn what_a_failed_journal_did_not_take_nobody_sees() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    bench.put(1, 0, b"a");
+    bench.storage.commit_step();
+    let group = bench.append(&[(bench.partition(1, 0), b"g")], ATOMIC, &[[9; 8]]).unwrap();
+    let behind = bench.put(1, 0, b"behind");
+    // The first flush is the segment's, for what lies before the group.
+    fail(&bench.disk, Call::Sync, 2);
+    assert_eq!(bench.storage.commit_step(), crate::storage::Step::Failed);
+    assert!(!bench.acked(&group) && !bench.acked(&behind));
+    assert_eq!(bench.values(1, 0), [(0, b"a".to_vec())]);
+}
+
+/// A group of two whose second write fails takes the first one back whole: what its record held, where a later batch
+/// happens to end, is nothing the next start may find.
+#[test]
+fn a_batch_taken_back_leaves_nothing_behind_the_next() {
+    let bench = Bench::new();
+    bench.declare(1, 2, Level::Os);
+    bench.put(1, 0, b"a");
+    bench.put(1, 1, b"b");
+    bench.storage.commit_step();
+    let inner = payload(b"never appended");
+    let header = annals_wire::header::BatchHeader {
+        base_offset: 2,
+        leader_epoch: bench.storage.epoch(),
+        record_count: 1,
+        records_crc32: crc32fast::hash(&inner),
+        ..Default::default()
+    };
+    let mut value = b"c".to_vec();
+    // A record this long has two more bytes of lengths in front of it than a short one.
+    value.resize(8 - 2, 0);
+    value.extend(header.encode(inner.len(), &topic(1), 0));
+    value.extend_from_slice(&inner);
+    value.resize(200, 0);
+    fail(&bench.disk, Call::Write, 2);
+    let both = [(bench.partition(1, 0), &value[..]), (bench.partition(1, 1), &b"d"[..])];
+    assert!(bench.append(&both, WEAK, &[]).is_err());
+    bench.put(1, 0, b"01234567");
+    let bench = bench.reopen().unwrap();
+    assert_eq!(bench.values(1, 0), [(0, b"a".to_vec()), (1, b"01234567".to_vec())]);
+}
+
+#[test]
+fn what_is_appended_while_the_journal_closes_is_neither_acked_nor_seen() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    bench.put(1, 0, b"a");
+    bench.storage.commit_step();
+    let bytes = [payload(b"late")];
+    let partition = bench.partition(1, 0);
+    let room = bench.storage.reserve(16 * 1024, Class::Data).unwrap();
+    let append = Append {
+        partition: &partition,
+        payload: &bytes,
+        payload_len: bytes[0].len(),
+        record_count: 1,
+        max_timestamp_ms: 0,
+        timestamps_missing: true,
+        records_crc32: crc32fast::hash(&bytes[0]),
+        attributes: Attributes(0),
+        expected_next_offset: None,
+    };
+    // Closing comes between the first look and the queue.
+    let mut close = |_: &[Appended]| {
+        bench.storage.close();
+        Vec::new()
+    };
+    let receipt = bench.storage.append(room, &[append], WEAK, &mut close).unwrap();
+    assert!(!bench.acked(&receipt), "the last snapshot may be written already");
+    assert_eq!(partition.high_watermark(), 1);
+    assert!(!bench.snapshot(true), "a snapshot may not show it either");
+}
