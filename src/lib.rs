@@ -36,6 +36,9 @@
 pub mod broker;
 pub mod cli;
 pub mod clock;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod grpc;
 pub mod model;
 pub mod server;

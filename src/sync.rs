@@ -17,6 +17,9 @@ pub use std::sync::{
     atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
+/// Threads of the engine.
+pub use std::thread;
+
 pub use arc_swap::{ArcSwap, ArcSwapOption};
 pub use parking_lot::{
     Condvar, MappedMutexGuard, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -32,7 +35,7 @@ mod tests {
     fn locks_do_not_poison() {
         let shared = Arc::new(Mutex::new(0_u32));
         let theirs = Arc::clone(&shared);
-        let outcome = std::thread::spawn(move || {
+        let outcome = thread::spawn(move || {
             let mut held = theirs.lock();
             *held = 7;
             panic!("leaves the lock by a panic");

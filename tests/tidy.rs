@@ -29,6 +29,7 @@ const LINE: &[&[&str]] = &[
     &["grpc", "http", "kafka", "cluster", "model"],
     &["server"],
     &["cli"],
+    &["fuzz"],
     &["lib", "main"],
 ];
 /// Where the engine reaches a file system: its own door, and what belongs to the user who started it.

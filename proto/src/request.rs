@@ -12,7 +12,7 @@
 //! several runs, they are put one behind the other (copied only if they are many). What a record holds is for [`crate::walk`] to judge.
 //!
 //! A `ProduceStreamRequest` is field 1 around a `ProduceRequest`. If it came twice a stock decoder would merge the two, and
-//! merging messages is decoding their bytes one after the other: so that is what happens.
+//! merging messages is decoding the fields of one after those of the other: so that is what happens.
 
 use std::ops::Range;
 
@@ -128,10 +128,8 @@ pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
     let mut out = ScannedProduce::default();
     let mut found = Found { runs: Parts::new(body), packed: None };
     let mut cursor = Cursor::new(body);
-    while !cursor.rest().is_empty() {
-        let at = cursor.pos();
-        field(&mut cursor, &mut out, &mut found).map_err(|reason| ScanError { at, reason })?;
-    }
+    let end = cursor.remaining();
+    fields(&mut cursor, end, &mut out, &mut found)?;
     out.payload = found.payload(body)?;
     Ok(out)
 }
@@ -141,23 +139,44 @@ pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
 /// # Errors
 /// If it is not one, or holds nothing.
 pub fn scan_stream(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
-    let mut inner = Parts::new(body);
+    let mut out = ScannedProduce::default();
+    let mut found = Found { runs: Parts::new(body), packed: None };
     let mut cursor = Cursor::new(body);
+    let mut is_set = false;
     while !cursor.rest().is_empty() {
         let at = cursor.pos();
         let fault = |reason| ScanError { at, reason };
         match tag(&mut cursor).map_err(fault)? {
             (1, LEN) => {
-                inner.push(delimited(&mut cursor).map_err(fault)?);
+                let end = end_of(&mut cursor).map_err(fault)?;
+                fields(&mut cursor, end, &mut out, &mut found)?;
+                is_set = true;
             }
             (1, _) => return Err(fault(ScanReason::WireType(1))),
             (number, wire) => skip(&mut cursor, number, wire).map_err(fault)?,
         }
     }
-    if inner.is_empty() {
+    if !is_set {
         return Err(ScanError { at: 0, reason: ScanReason::NoAppend });
     }
-    scan(&inner.finish())
+    out.payload = found.payload(body)?;
+    Ok(out)
+}
+
+/// Reads fields up to `end`, where the last one has to end.
+fn fields(
+    cursor: &mut Cursor<'_>,
+    end: usize,
+    out: &mut ScannedProduce,
+    found: &mut Found<'_>,
+) -> Result<(), ScanError> {
+    while cursor.pos() < end {
+        let at = cursor.pos();
+        let read = field(cursor, out, found);
+        let within = if cursor.pos() > end { Err(ScanReason::Truncated) } else { read };
+        within.map_err(|reason| ScanError { at, reason })?;
+    }
+    Ok(())
 }
 
 const VARINT: u8 = 0;
@@ -247,6 +266,15 @@ fn value(cursor: &mut Cursor<'_>) -> Result<u64, ScanReason> {
 #[allow(clippy::cast_possible_truncation, reason = "that is what the format says")]
 fn low_u32(value: u64) -> u32 {
     value as u32
+}
+
+/// Reads a length; where what it spans ends.
+fn end_of(cursor: &mut Cursor<'_>) -> Result<usize, ScanReason> {
+    let len = usize::try_from(value(cursor)?).map_err(|_| ScanReason::Truncated)?;
+    if len > cursor.remaining() {
+        return Err(ScanReason::Truncated);
+    }
+    Ok(cursor.pos() + len)
 }
 
 /// Steps over a length and what it spans; where that lies.

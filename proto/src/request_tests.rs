@@ -224,3 +224,13 @@ proptest! {
         let _ = scan_stream(&split(&bytes, &cuts));
     }
 }
+
+/// Found by the fuzz target `produce_stream_request`: a field that begins in one `append` may not end in the next.
+#[test]
+fn a_field_ends_within_its_append() {
+    let first = [0x0A, 4, 0x0A, 3, b'a', b'b'];
+    let second = [0x0A, 3, b'c', 0x10, 7];
+    let whole = [&first[..], &second].concat();
+    assert_eq!(scan_stream(&split(&whole, &[])).unwrap_err().reason, ScanReason::Truncated);
+    assert!(ProduceStreamRequest::decode(whole.as_slice()).is_err());
+}

@@ -11,6 +11,8 @@ mod consume;
 mod demo;
 mod exit;
 mod format;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod group;
 mod input;
 mod log;

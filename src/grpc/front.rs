@@ -251,7 +251,7 @@ fn is_grpc(content_type: &[u8]) -> bool {
 }
 
 /// A `grpc-timeout`: at most eight digits and a unit.
-fn parse_timeout(value: &[u8]) -> Option<Duration> {
+pub(super) fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;

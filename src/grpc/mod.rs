@@ -19,6 +19,8 @@ mod answer;
 mod convert;
 mod framework;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod groups;
 mod offsets;
 mod raw;

@@ -66,7 +66,7 @@ impl TopicService for Services {
 
 /// The changes that a mask lets through: no mask = every value that is set; a named value that is not set goes back to
 /// its default.
-fn masked(
+pub(super) fn masked(
     values: TopicSettings,
     paths: &[String],
     defaults: TopicDefaults,

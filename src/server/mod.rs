@@ -24,6 +24,8 @@ use std::time::Duration;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use banner::Output;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use config::fuzz_config;
 pub use config::{Config, DEFAULT_ADDRESS, Flags, SETTINGS, Setting, Source, reference};
 pub use error::ServeError;
 pub use process::run;

@@ -62,7 +62,7 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    fn encode(&self, magic: u64) -> [u8; HEADER_LEN] {
+    pub(crate) fn encode(&self, magic: u64) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
         let mut at = &mut out[..];
         at.put_u64_le(magic);

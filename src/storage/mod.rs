@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`disk`] | the only door to a file system |
 //! | `root`, `replace` | `ANNALS`; how a small file is replaced |
-//! | `frame`, `ring` | a journal frame; the files frames go to |
+//! | `frame`, `ring`, `bounds` | a journal frame; the files frames go to; what numbers in them may be |
 //! | `segment`, `scan`, `index`, `hints`, `ranges` | one segment file, and finding things in it |
 //! | `partition`, `append`, `prepare`, `read` | a partition's log: writing to it, making room ahead, reading it |
 //! | `queue`, `room`, `waiters` | what was decided and is not durable; space set aside for it; who waits for it |
@@ -30,12 +30,15 @@
 //! A flush error is final: of the journal, for the process; of a segment, for its partition until the next start.
 
 mod append;
+mod bounds;
 mod commit;
 pub mod disk;
 mod dump;
 mod error;
 mod extent;
 mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod hints;
 mod index;
 mod key;

@@ -43,7 +43,7 @@ impl Root {
         }
     }
 
-    fn encode(&self) -> BytesMut {
+    pub(crate) fn encode(&self) -> BytesMut {
         let mut out = BytesMut::with_capacity(LEN);
         out.put_slice(&MAGIC);
         out.put_u32_le(FORMAT_VERSION);
@@ -58,7 +58,7 @@ impl Root {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, OpenError> {
         let damaged = |what: &str| OpenError::Damaged { file: NAME.into(), position: 0, what: what.into() };
         let mut at = Head(bytes);
         if at.array() != Some(MAGIC) {

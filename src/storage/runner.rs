@@ -1,9 +1,12 @@
 //! The threads of a data directory. Each only calls steps; everything they do can be done by a test instead.
 
-use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{commit::Step, snapshot::Section, storage::Storage};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{
+    Condvar, Mutex,
+    thread::{self, JoinHandle},
+};
 
 /// Captures the state machine's sections, under the machine's own locks.
 pub type SectionSource = Arc<dyn Fn() -> Vec<Section> + Send + Sync>;
@@ -47,7 +50,7 @@ impl Storage {
     pub fn start(self: &Arc<Self>, source: SectionSource) -> io::Result<Runner> {
         let stop = Arc::new(Stop::default());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(run)
+            thread::Builder::new().name(name.to_owned()).spawn(run)
         };
         let (commit, snapshot, upkeep) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
         let (at_snapshot, at_upkeep) = (Arc::clone(&stop), Arc::clone(&stop));

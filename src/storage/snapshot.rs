@@ -16,6 +16,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use super::{
+    bounds,
     commit::{Step, Tip},
     disk::{Access, Disk},
     error::OpenError,
@@ -120,7 +121,10 @@ pub(crate) fn decode(root: &Root, file: &str, bytes: &Bytes) -> Result<Snapshot,
     if (cluster, directory) != (Some(root.cluster_id), Some(root.directory_id)) {
         return Err(damaged("it belongs to another directory"));
     }
-    Snapshot::decode(body).map_err(|error| damaged(&format!("its body does not decode: {error}")))
+    let snapshot =
+        Snapshot::decode(body).map_err(|error| damaged(&format!("its body does not decode: {error}")))?;
+    bounds::snapshot(&snapshot).map_err(|what| damaged(&format!("it says {what}")))?;
+    Ok(snapshot)
 }
 
 /// Reads a snapshot file.

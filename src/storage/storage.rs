@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, RwLock},
+    sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, RwLock, thread},
 };
 
 /// Sizes and times. The defaults were chosen by measurement; tests and the crash model use tiny ones.
@@ -390,7 +390,7 @@ impl Storage {
             return segments.iter().filter_map(flush).collect();
         }
         let share = segments.len().div_ceil(helpers);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let threads: Vec<_> = segments
                 .chunks(share)
                 .map(|chunk| scope.spawn(move || chunk.iter().filter_map(flush).collect::<Vec<_>>()))

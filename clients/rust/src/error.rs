@@ -7,9 +7,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use annals_wire::v1::PartitionError;
+use prost::Message as _;
 pub use tonic::Code;
 use tonic::Status;
-use tonic_types::StatusExt as _;
+use tonic_types::pb;
 
 /// Reasons a server gives, as in `google.rpc.ErrorInfo`. More may come: treat unknown ones by their [`Code`].
 pub mod reason {
@@ -164,11 +165,9 @@ impl Error {
 
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        let details = status.get_error_details();
-        let retry_after = details.retry_info().and_then(|info| info.retry_delay);
-        if let Some(info) = details.error_info() {
-            let reason = info.reason.clone();
-            let metadata = info.metadata.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let (info, retry_after) = details_of(status.details());
+        if let Some(pb::ErrorInfo { reason, metadata, .. }) = info {
+            let metadata = metadata.into_iter().collect();
             return Self::build(status.code(), reason, metadata, status.message().to_owned(), retry_after);
         }
         if let Some(cause) = cause_of_connect_error(&status) {
@@ -195,6 +194,30 @@ impl From<&PartitionError> for Error {
             None,
         )
     }
+}
+
+/// Reason and delay in the details of a status. Read here and not by `get_error_details`, which panics on a delay that
+/// lies too far back; what cannot be read is not there.
+fn details_of(details: &[u8]) -> (Option<pb::ErrorInfo>, Option<Duration>) {
+    let (mut reason, mut delay) = (None, None);
+    for detail in pb::Status::decode(details).unwrap_or_default().details {
+        match detail.type_url.as_str() {
+            "type.googleapis.com/google.rpc.ErrorInfo" => {
+                reason = pb::ErrorInfo::decode(detail.value.as_slice()).ok();
+            }
+            "type.googleapis.com/google.rpc.RetryInfo" => {
+                let asked =
+                    pb::RetryInfo::decode(detail.value.as_slice()).ok().and_then(|info| info.retry_delay);
+                delay = asked.map(|asked| {
+                    let seconds = u64::try_from(asked.seconds).unwrap_or(0);
+                    let nanos = u32::try_from(asked.nanos).unwrap_or(0).min(999_999_999);
+                    Duration::new(seconds, nanos)
+                });
+            }
+            _ => {}
+        }
+    }
+    (reason, delay)
 }
 
 /// The innermost cause, if the error says that no connection could be made.
@@ -236,7 +259,7 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::ErrorDetails;
+    use tonic_types::{ErrorDetails, StatusExt as _};
 
     use super::*;
 
@@ -251,6 +274,25 @@ mod tests {
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
         assert!(error.is_temporary() && error.is_refusal() && !error.is_outcome_unknown());
         assert_eq!(error.to_string(), "disk full (DISK_FULL)");
+    }
+
+    /// Found by the fuzz target `error_details`: tonic-types panics on it.
+    #[test]
+    fn a_delay_that_lies_too_far_back_is_none() {
+        for (seconds, nanos, want) in [
+            (i64::MIN, i32::MIN, Duration::ZERO),
+            (-1, 5, Duration::from_nanos(5)),
+            (3, 0, Duration::from_secs(3)),
+        ] {
+            let info = pb::RetryInfo { retry_delay: Some(prost_types::Duration { seconds, nanos }) };
+            let any = prost_types::Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+                value: info.encode_to_vec(),
+            };
+            let details = pb::Status { details: vec![any], ..pb::Status::default() }.encode_to_vec();
+            let error = Error::from(Status::with_details(Code::Aborted, "", details.into()));
+            assert_eq!(error.retry_after(), Some(want));
+        }
     }
 
     #[test]

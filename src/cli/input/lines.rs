@@ -34,7 +34,7 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// The lines, without their line feeds.
     pub(crate) fn lines(&self) -> Lines<'_> {
-        Lines { rest: self.bytes.get(..self.length).unwrap_or_default() }
+        Lines::of(self.bytes.get(..self.length).unwrap_or_default())
     }
 
     /// Bytes of the source in it.
@@ -47,6 +47,13 @@ impl Chunk {
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
     rest: &'a [u8],
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of these bytes.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -138,7 +145,7 @@ fn open(path: &Path) -> io::Result<Box<dyn Read>> {
 }
 
 /// Cuts one source into chunks.
-struct Splitter<'a> {
+pub(crate) struct Splitter<'a> {
     source: &'a Arc<str>,
     longest: usize,
     read_bytes: usize,
@@ -148,12 +155,16 @@ struct Splitter<'a> {
 }
 
 impl<'a> Splitter<'a> {
-    fn new(source: &'a Arc<str>, longest: usize, read_bytes: usize) -> Self {
+    pub(crate) fn new(source: &'a Arc<str>, longest: usize, read_bytes: usize) -> Self {
         Self { source, longest, read_bytes, buffer: vec![0; read_bytes * 2], filled: 0, next_line: 1 }
     }
 
     /// Gives each chunk to `take` until the source ends (`true`) or `take` has had enough (`false`).
-    fn run(mut self, mut reader: impl Read, mut take: impl FnMut(Chunk) -> bool) -> Result<bool, ReadError> {
+    pub(crate) fn run(
+        mut self,
+        mut reader: impl Read,
+        mut take: impl FnMut(Chunk) -> bool,
+    ) -> Result<bool, ReadError> {
         loop {
             if self.buffer.len() - self.filled < self.read_bytes {
                 self.buffer.resize(self.buffer.len() * 2, 0);

@@ -10,6 +10,8 @@
 //! 2. An unknown name in the file is refused, with the nearest known one.
 //! 3. A value is checked when it is read, not when it is first used.
 
+#[cfg(any(test, feature = "fuzz"))]
+mod fuzz;
 mod settings;
 mod source;
 
@@ -19,6 +21,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use fuzz::config as fuzz_config;
 pub(super) use settings::level_name;
 pub use settings::{SETTINGS, Setting, reference};
 pub use source::Source;
@@ -167,10 +171,18 @@ impl Config {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for setting in &SETTINGS {
-            writeln!(f, "{:28} {:24} {}", setting.key, (setting.get)(self), self.source(setting.key))?;
+            let value = one_line(&(setting.get)(self));
+            writeln!(f, "{:28} {value:24} {}", setting.key, self.source(setting.key))?;
         }
         Ok(())
     }
+}
+
+/// A value as it is shown: a path may hold any character, and a line stays a line.
+fn one_line(value: &str) -> String {
+    let shown =
+        |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    value.chars().map(shown).collect()
 }
 
 /// Turns tables into dotted names; every value becomes the text that an environment variable would hold.

@@ -185,9 +185,13 @@ fn listenable(text: &str) -> Result<(), String> {
         )),
         (Some(path), _) if path.contains('\0') => Err("a path cannot hold a zero byte".into()),
         (Some(_), _) => Ok(()),
-        (None, Some((host, port))) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+        (None, Some((host, port))) if is_host(host) && port.parse::<u16>().is_ok() => Ok(()),
         (None, _) => Err("must be host:port, as in 127.0.0.1:7411, or unix:PATH".into()),
     }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|letter: char| letter.is_whitespace() || letter.is_control())
 }
 
 fn truth(text: &str) -> Result<bool, String> {

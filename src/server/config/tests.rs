@@ -129,3 +129,13 @@ fn the_documentation_lists_every_setting_as_it_is() {
     let reference = reference();
     assert!(text.contains(&reference), "docs/configuration.md should hold exactly:\n{reference}");
 }
+
+/// Found by the fuzz target `config`: a setting's line stays one line.
+#[test]
+fn a_line_feed_in_a_value_is_refused_or_shown_as_one() {
+    let error = load("grpc = \"\\n0.0.0.0:7411\"\n").unwrap_err().to_string();
+    assert!(error.contains("host:port"), "{error}");
+    let shown = load("data = \"two\\nlines\"\n").unwrap().to_string();
+    assert_eq!(shown.lines().count(), SETTINGS.len());
+    assert!(shown.contains(r"two\nlines"), "{shown}");
+}

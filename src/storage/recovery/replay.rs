@@ -19,7 +19,7 @@ use super::{
     found::{FoundExtent, FoundPartition, FoundSegment, Inline},
 };
 use crate::storage::{
-    PartitionKey,
+    PartitionKey, bounds,
     disk::{Access, Disk, EntryKind},
     error::OpenError,
     frame::{BLOCK, FrameHeader, HEADER_LEN, padded, payload_of},
@@ -203,6 +203,8 @@ impl Chain<'_> {
         let chains = header.sequence == place.sequence
             && (header.previous_crc == place.previous_crc || planted(Mutant::FrameChainUnchecked))
             && (header.epoch >= self.found.epoch || planted(Mutant::FrameEpochUnchecked))
+            && bounds::epoch(header.epoch).is_ok()
+            && bounds::number(header.last_number).is_ok()
             && header.durable < header.sequence
             && place.position + size <= file.size;
         if !chains {
@@ -224,7 +226,7 @@ impl Chain<'_> {
         let decoded =
             Frame::decode(payload).map_err(|error| damaged(format!("a frame does not decode: {error}")))?;
         for entry in decoded.entries {
-            self.entry(entry).map_err(damaged)?;
+            bounds::entry(&entry).and_then(|()| self.entry(entry)).map_err(damaged)?;
         }
         Ok(())
     }
