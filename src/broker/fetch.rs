@@ -81,7 +81,8 @@ impl Broker {
         let mut draining = self.drain.subscribe();
         // Whose turn it is to be read first is drawn: no caller's rhythm can starve a partition.
         let count = poll.parts.len();
-        let first = usize::try_from(self.clock.random_u64() % count.max(1) as u64).unwrap_or(0);
+        let first = if count > 1 { self.clock.random_u64() % count as u64 } else { 0 };
+        let first = usize::try_from(first).unwrap_or(0);
         poll.look((first..count).chain(0..first));
         loop {
             let settled = poll.settled || draining.borrow_and_update().is_some();

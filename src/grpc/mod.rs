@@ -97,7 +97,7 @@ struct Services {
 /// The roads that exist once the data is recovered.
 #[derive(Debug)]
 struct Open {
-    raw: Raw,
+    raw: Arc<Raw>,
     generated: Routes,
 }
 
@@ -111,7 +111,7 @@ struct Shared {
     always: Routes,
     drain: watch::Sender<Option<u32>>,
     budget: Budget,
-    writers: Writers,
+    writers: Arc<Writers>,
 }
 
 /// The door. Cheap to clone: every connection has its own.
@@ -156,7 +156,7 @@ impl Door {
                 always,
                 front: FrontLayer::new(Arc::default()),
                 drain: watch::Sender::new(None),
-                writers: Writers::default(),
+                writers: Arc::default(),
             }),
             health: Health(health),
         };
@@ -174,14 +174,14 @@ impl Door {
             .add_service(GroupServiceServer::new(services.clone()))
             .add_service(ServerServiceServer::new(services))
             .prepare();
-        let raw = Raw {
+        let raw = Arc::new(Raw {
             broker,
             records: shared.budget.clone(),
             small: Budget::new(SMALL_BUDGET),
             drain: shared.drain.subscribe(),
-            writers: shared.writers.clone(),
+            writers: Arc::clone(&shared.writers),
             clock,
-        };
+        });
         // A second opening changes nothing.
         let _ = shared.open.set(Open { raw, generated });
         self.tell(ServingStatus::Serving).await;
@@ -245,7 +245,7 @@ where
         };
         match Hot::of(path) {
             Some(hot) => {
-                let raw = open.raw.clone();
+                let raw = Arc::clone(&open.raw);
                 Box::pin(async move { Ok(raw.serve(hot, call).await) })
             }
             None => Box::pin(generated(open.generated.clone(), call, MAX_SMALL_REQUEST)),

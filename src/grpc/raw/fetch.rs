@@ -21,7 +21,7 @@ use crate::grpc::{
 /// Field of `FetchResponse`.
 const ERRORS: u32 = 2;
 
-pub(super) async fn serve<B>(raw: Raw, call: Call<B>) -> Result<Response<Answer>, Refusal>
+pub(super) async fn serve<B>(raw: &Raw, call: Call<B>) -> Result<Response<Answer>, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {

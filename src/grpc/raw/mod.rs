@@ -30,7 +30,7 @@ use std::{future::Future, time::Duration};
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::{
     budget::Budget,
@@ -41,7 +41,11 @@ use super::{
     front::Call,
     refusal::Refusal,
 };
-use crate::{broker::Broker, clock::Clock, sync::Arc};
+use crate::{
+    broker::Broker,
+    clock::Clock,
+    sync::{Arc, AtomicUsize, Ordering},
+};
 
 /// Largest request of a call that carries no records.
 pub(crate) const MAX_SMALL_REQUEST: usize = 1 << 20;
@@ -78,34 +82,45 @@ impl Hot {
 }
 
 /// How many calls are writing.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Writers(watch::Sender<usize>);
+#[derive(Debug, Default)]
+pub(crate) struct Writers {
+    count: AtomicUsize,
+    left: Notify,
+}
 
 /// A call that writes, for as long as this lives.
 #[derive(Debug)]
-struct Writing(Writers);
+struct Writing<'a>(&'a Writers);
 
 impl Writers {
-    fn enter(&self) -> Writing {
-        self.0.send_modify(|count| *count += 1);
-        Writing(self.clone())
+    fn enter(&self) -> Writing<'_> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Writing(self)
     }
 
     /// Returns once nobody writes.
     pub(crate) async fn none(&self) {
-        // The sender is here, so this cannot fail.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+        loop {
+            // Counts who leaves from here on, whether or not it is waited for yet.
+            let left = self.left.notified();
+            if self.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            left.await;
+        }
     }
 }
 
-impl Drop for Writing {
+impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.left.notify_waiters();
+        }
     }
 }
 
 /// What the hot calls need.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) broker: Arc<Broker>,
     /// Room for requests that carry records.
@@ -113,21 +128,21 @@ pub(crate) struct Raw {
     /// Room for the others, apart: reading goes on when writing fills its room.
     pub(crate) small: Budget,
     pub(crate) drain: DrainSignal,
-    pub(crate) writers: Writers,
+    pub(crate) writers: Arc<Writers>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Raw {
     /// Serves a hot call.
-    pub(crate) async fn serve<B>(self, hot: Hot, call: Call<B>) -> Response<Answer>
+    pub(crate) async fn serve<B>(self: Arc<Self>, hot: Hot, call: Call<B>) -> Response<Answer>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let answered = match hot {
-            Hot::Produce => produce::serve(self, call).await,
+            Hot::Produce => produce::serve(&self, call).await,
             Hot::ProduceStream => return produce_stream::serve(self, call),
-            Hot::Fetch => fetch::serve(self, call).await,
-            Hot::Subscribe => subscribe::serve(self, call).await,
+            Hot::Fetch => fetch::serve(&self, call).await,
+            Hot::Subscribe => subscribe::serve(&self, call).await,
         };
         answered.unwrap_or_else(answer::refused)
     }
@@ -162,5 +177,27 @@ async fn until_deadline<T>(
         Some(timeout) => tokio::time::timeout(timeout, call)
             .await
             .unwrap_or(Err(Refusal::DeadlineExceeded { timeout, may_have_happened })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, task::Poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_the_writers_sees_the_last_one_leave() {
+        let writers = Writers::default();
+        writers.none().await;
+        let (first, second) = (writers.enter(), writers.enter());
+        let mut none = pin!(writers.none());
+        let mut is_over =
+            async || poll_fn(|context| Poll::Ready(none.as_mut().poll(context).is_ready())).await;
+        assert!(!is_over().await);
+        drop(first);
+        assert!(!is_over().await, "one still writes");
+        drop(second);
+        assert!(is_over().await);
     }
 }

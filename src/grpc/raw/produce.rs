@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-pub(super) async fn serve<B>(raw: Raw, call: Call<B>) -> Result<Response<Answer>, Refusal>
+pub(super) async fn serve<B>(raw: &Raw, call: Call<B>) -> Result<Response<Answer>, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {

@@ -55,7 +55,7 @@ const SILENCE: Duration = Duration::from_millis(limits::HEARTBEAT_INTERVAL_MS as
 /// A drained stream on which nothing more arrives for so long is ended.
 const QUIET: Duration = Duration::from_secs(1);
 
-pub(super) fn serve<B>(raw: Raw, call: Call<B>) -> Response<Answer>
+pub(super) fn serve<B>(raw: Arc<Raw>, call: Call<B>) -> Response<Answer>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
@@ -164,7 +164,7 @@ fn pulse(period: Duration) -> Interval {
 }
 
 async fn run<B>(
-    raw: Raw,
+    raw: Arc<Raw>,
     principal: Principal,
     mut messages: Messages<B>,
     outbox: Outbox,

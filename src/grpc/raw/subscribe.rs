@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A caller's deadline is not the server's business here: a stream has no end to be late for.
-pub(super) async fn serve<B>(raw: Raw, call: Call<B>) -> Result<Response<Answer>, Refusal>
+pub(super) async fn serve<B>(raw: &Raw, call: Call<B>) -> Result<Response<Answer>, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
