@@ -8,6 +8,7 @@ mod completions;
 mod confirm;
 mod connect;
 mod consume;
+mod crash_model;
 mod demo;
 mod exit;
 mod format;
@@ -62,6 +63,7 @@ enum Command {
     Group(group::Group),
     Log(log::Log),
     Ping(ping::Ping),
+    CrashModel(crash_model::CrashModel),
     Completions(completions::Completions),
 }
 
@@ -100,6 +102,7 @@ fn dispatch(command: &Command) -> Result<Exit, Failure> {
         Command::Group(args) => group::run(args),
         Command::Log(args) => log::run(args),
         Command::Ping(args) => ping::run(args),
+        Command::CrashModel(args) => crash_model::run(args),
         Command::Completions(args) => completions::run(args, self::command()),
     }
 }

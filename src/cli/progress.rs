@@ -29,6 +29,12 @@ impl Progress {
         )
     }
 
+    /// Of so many histories.
+    pub(crate) fn histories(total: u64) -> Self {
+        let known = "{bar:30} {human_pos}/{human_len} histories  {per_sec}  {eta} left";
+        Self::new(Some(total), known, known)
+    }
+
     fn new(total: Option<u64>, known: &str, unknown: &str) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
         let template = if total.is_some() { known } else { unknown };

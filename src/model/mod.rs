@@ -1,22 +1,33 @@
-//! The power-cut model: the production storage on a disk that loses, keeps, reorders and tears what was not flushed.
+//! The power-cut model: the production storage and state on a disk that loses, keeps, reorders and tears what was not
+//! flushed.
 //!
 //! ```text
-//! history (a seed) -> appends, groups, state, steps of commit, snapshot, upkeep -> the power goes, or kill -9
-//!                  -> recovery, itself cut again and again -> oracle
+//! seed -> plan -> history: appends, groups, commits, topics, reads, snapshots, upkeep, commit cycles
+//!                  -> the power goes at some call, or kill -9 -> recovery, itself cut again and again -> oracle
 //! ```
 //!
 //! One seed is one history, the same every time. The code under test is the production code; only the disk and the clock
-//! are the model's ([`disk::PowerDisk`], `ManualClock`), and the steps are called here instead of by threads.
+//! are the model's ([`disk::PowerDisk`], `ManualClock`), and the steps are called here instead of by threads. The oracle
+//! keeps every byte that was attempted and every answer that was given; its rules are listed in `oracle`.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`disk`] | the disk whose power can go |
+//! | `plan` | what a history is made of, from the seed or given |
+//! | `history` | its steps, its ends, its starts; bits flipped in copies |
+//! | `oracle` | what was attempted and promised; the rules |
+//! | `sweep` | many seeds, on several threads |
 
 pub mod disk;
-pub mod history;
-mod image;
+mod history;
 mod oracle;
 mod plan;
 mod rng;
+mod sweep;
 
-pub use history::{Failure, Outcome, run, run_with};
+pub use history::{Failure, Outcome, Place, Sink, run, run_traced, run_with};
 pub use plan::{Often, Plan, TopicPlan, Values};
+pub use sweep::{Sweep, current_seed, sweep};
 
 #[cfg(test)]
 mod mutants;

@@ -42,10 +42,16 @@ pub enum Values {
 pub struct Often {
     /// An append to one partition.
     pub append: usize,
-    /// An atomic append to several partitions together with an entry of the state.
+    /// An append to several partitions: mostly atomic and together with committed offsets, sometimes neither.
     pub group: usize,
-    /// An entry of the state alone.
+    /// Committed offsets.
     pub state: usize,
+    /// A topic made, or given one more partition.
+    pub create: usize,
+    /// A topic deleted.
+    pub delete: usize,
+    /// A read somewhere, or a look-up by time.
+    pub read: usize,
     /// A commit cycle.
     pub commit: usize,
     /// What the commit thread does when idle: the frame that proves the last one.
@@ -75,60 +81,82 @@ pub struct Plan {
     pub values: Values,
     /// What the steps are.
     pub often: Often,
-    /// The power goes after at most so many disk calls of a life.
+    /// The power goes after at most so many disk calls of a life, most reads not counted.
     pub calls: u64,
-    /// One life in so many has a flush that fails; 0 = none.
+    /// One life in so many has a flush that fails; 0 = none. Starts have one as well, a quarter as often.
     pub flush_fails_one_in: usize,
     /// One start in so many is cut; 0 = none.
     pub start_cut_one_in: usize,
     /// One life in so many ends in order, with a last snapshot; 0 = none.
     pub orderly_one_in: usize,
-    /// Of the lives that the power does not end by itself, so many in a hundred end by `kill -9`, which keeps the page cache.
+    /// So many lives in a hundred end by `kill -9`, which keeps the page cache; the others by a power cut.
     pub kill_percent: usize,
+    /// One start in so many is made twice; 0 = none.
+    pub twice_one_in: usize,
+    /// One life in so many has a bit flipped in a copy of its disk, at its beginning and once in its course; 0 = none.
+    pub flip_one_in: usize,
 }
 
 impl Plan {
     /// The plan that a seed stands for.
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5054_414E);
+        let ring_file_bytes = rng.pick(&[40 * 1024, 40 * 1024, 64 * 1024]);
         let options = Options {
             inline_bytes: rng.pick(&[0, 600, 5000]),
-            ring_bytes: 320 * 1024,
-            ring_file_bytes: 40 * 1024,
-            pending_bytes: 20 * 1024,
+            ring_bytes: rng.pick(&[4, 6, 8]) * ring_file_bytes,
+            ring_file_bytes,
+            pending_bytes: rng.pick(&[20 * 1024, 60 * 1024]),
             snapshot_bytes: 64 * 1024,
             keep_free_bytes: 0,
             flush_helpers: 0,
             open_segments: 2,
             ..Options::default()
         };
-        let often = Often {
-            append: 12,
-            group: 2,
-            state: 2,
-            commit: 6,
-            idle: 1,
-            snapshot: 2,
-            upkeep: 2,
-            grow: 1,
-            interval: 2,
-        };
         Self {
             options,
-            topics: vec![
-                TopicPlan::new(Level::Fsync, 2),
-                TopicPlan::new(Level::Interval, 1),
-                TopicPlan::new(Level::Os, 1),
-            ],
-            lives: 5,
-            steps: 160,
-            values: if rng.one_in(2) { Values::Fixed(128) } else { Values::Below(1400) },
-            often,
-            calls: 600,
+            topics: topics(&mut rng),
+            lives: 2 + rng.below(4),
+            steps: rng.pick(&[40, 80, 160]),
+            values: if rng.one_in(2) { Values::Fixed(rng.pick(&[128, 400])) } else { Values::Below(1400) },
+            often: often(&mut rng),
+            calls: rng.pick(&[60, 150, 300]),
             flush_fails_one_in: 10,
             start_cut_one_in: 3,
             orderly_one_in: 6,
-            kill_percent: 50,
+            kill_percent: rng.pick(&[20, 50]),
+            twice_one_in: 8,
+            flip_one_in: 8,
         }
+    }
+}
+
+/// Mostly one topic of each level; now and then only one level, or many partitions.
+fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
+    let segment_bytes = rng.pick(&[4096, 4096, 8192, 24 * 1024]);
+    let of = |level, partitions| TopicPlan { segment_bytes, ..TopicPlan::new(level, partitions) };
+    match rng.below(8) {
+        0 => vec![of(Level::Fsync, 1)],
+        1 => vec![of(Level::Os, 1)],
+        2 => vec![of(Level::Interval, 2)],
+        3 => vec![of(Level::Fsync, 12), of(Level::Os, 12)],
+        _ => vec![of(Level::Fsync, 2), of(Level::Interval, 1), of(Level::Os, 1 + u32::from(rng.one_in(2)))],
+    }
+}
+
+fn often(rng: &mut Rng) -> Often {
+    Often {
+        append: rng.pick(&[8, 12, 20]),
+        group: rng.pick(&[1, 3]),
+        state: 2,
+        create: 1,
+        delete: rng.below(2),
+        read: 2,
+        commit: rng.pick(&[3, 6]),
+        idle: 1,
+        snapshot: rng.pick(&[1, 2]),
+        upkeep: 2,
+        grow: 1,
+        interval: 2,
     }
 }

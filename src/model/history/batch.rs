@@ -1,52 +1,111 @@
-//! Appends as the broker makes them: room first, then locks, room ahead where there is none.
+//! Batches: what is appended, and what must therefore lie in the segment.
 
-use annals_wire::{header::Attributes, v1};
+use annals_wire::{
+    header::{Attributes, BatchHeader},
+    v1,
+};
 use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    storage::{Append, AppendError, Appended, Class, Mode, Partition, Receipt, Storage},
+    model::{oracle::Batch, plan::Values, rng::Rng},
+    storage::{Append, Mode, Partition},
     sync::Arc,
 };
 
-pub(super) fn payload(value: &[u8]) -> Bytes {
-    let record = v1::Record { value: Some(Bytes::copy_from_slice(value)), ..Default::default() };
-    Bytes::from(v1::RecordBatch { records: vec![record], ..Default::default() }.encode_to_vec())
+/// What is to be appended to one partition.
+pub(super) struct Draft {
+    pub(super) partition: Arc<Partition>,
+    payload: [Bytes; 1],
+    records: u32,
+    max_timestamp_ms: i64,
+    timestamps_missing: bool,
 }
 
-pub(super) fn part<'a>(partition: &'a Arc<Partition>, payload: &'a [Bytes; 1]) -> Append<'a> {
-    let [bytes] = payload;
-    Append {
-        partition,
-        payload,
-        payload_len: bytes.len(),
-        record_count: 1,
-        max_timestamp_ms: 0,
-        timestamps_missing: true,
-        records_crc32: crc32fast::hash(bytes),
-        attributes: Attributes(0),
-        expected_next_offset: None,
-    }
-}
-
-/// Appends as a broker does: room first, then locks, preparing where that is needed. `None` = refused.
-pub(super) fn try_append(
-    storage: &Arc<Storage>,
-    appends: &[Append<'_>],
-    mode: Mode,
-    state: Option<u64>,
-) -> Option<Receipt> {
-    for _ in 0..8 {
-        let bytes = appends.iter().map(|append| append.payload_len as u64 + 512).sum::<u64>() + 8192;
-        let room = storage.reserve(bytes, Class::Data).ok()?;
-        let mut entries = |_: &[Appended]| state.iter().map(|state| state.to_le_bytes().to_vec()).collect();
-        match storage.append(room, appends, mode, &mut entries) {
-            Err(AppendError::NotPrepared { batch }) => {
-                let append = appends.get(batch)?;
-                storage.prepare(append.partition, append.payload_len as u64 + 81).ok()?;
-            }
-            other => return other.ok(),
+impl Draft {
+    /// One to three records, all different from any other of the history.
+    pub(super) fn new(
+        rng: &mut Rng,
+        partition: Arc<Partition>,
+        values: Values,
+        counter: &mut u64,
+        now_ms: i64,
+    ) -> Self {
+        let count = if rng.one_in(3) { 1 + rng.below(3) } else { 1 };
+        let timed = rng.one_in(2);
+        let (mut records, mut max_timestamp_ms) = (Vec::with_capacity(count), 0);
+        for _ in 0..count {
+            *counter += 1;
+            let size = match values {
+                Values::Fixed(bytes) => bytes,
+                Values::Below(bytes) => rng.below(bytes),
+            };
+            // No sector of it is like one of another record.
+            let mut value = vec![u8::try_from(*counter % 251).unwrap_or(0); size.max(8)];
+            value.iter_mut().zip(counter.to_le_bytes()).for_each(|(to, from)| *to = from);
+            let timestamp_ms = timed.then(|| now_ms - 1000 + i64::try_from(rng.below(2000)).unwrap_or(0));
+            max_timestamp_ms = max_timestamp_ms.max(timestamp_ms.unwrap_or(0));
+            records.push(v1::Record { value: Some(value.into()), timestamp_ms, ..Default::default() });
+        }
+        let payload = v1::RecordBatch { records, ..Default::default() }.encode_to_vec();
+        Self {
+            partition,
+            payload: [payload.into()],
+            records: u32::try_from(count).unwrap_or(1),
+            max_timestamp_ms,
+            timestamps_missing: !timed,
         }
     }
-    None
+
+    fn bytes(&self) -> &Bytes {
+        let [bytes] = &self.payload;
+        bytes
+    }
+
+    /// Bytes of the batch in the segment.
+    pub(super) fn stored_len(&self) -> u64 {
+        (annals_wire::header::BATCH_PREFIX_LEN + self.bytes().len()) as u64
+    }
+
+    pub(super) fn append(&self) -> Append<'_> {
+        Append {
+            partition: &self.partition,
+            payload: &self.payload,
+            payload_len: self.bytes().len(),
+            record_count: self.records,
+            max_timestamp_ms: self.max_timestamp_ms,
+            timestamps_missing: self.timestamps_missing,
+            records_crc32: crc32fast::hash(self.bytes()),
+            attributes: Attributes(0),
+            expected_next_offset: None,
+        }
+    }
+
+    /// The batch as it must lie there. The model's wall clock does not go back, so the append time is the present.
+    pub(super) fn expected(&self, base: i64, mode: Mode, epoch: u32, now_ms: i64) -> Batch {
+        let own = if self.timestamps_missing { now_ms } else { i64::MIN };
+        let attributes = Attributes(0);
+        let header = BatchHeader {
+            base_offset: base,
+            last_offset_delta: self.records - 1,
+            leader_epoch: epoch,
+            record_count: self.records,
+            attributes: if mode.atomic { attributes.with_atomic() } else { attributes },
+            append_time_ms: now_ms,
+            max_timestamp_ms: self.max_timestamp_ms.max(own),
+            producer_id: 0,
+            producer_epoch: 0,
+            base_sequence: 0,
+            records_crc32: crc32fast::hash(self.bytes()),
+        };
+        let key = self.partition.key();
+        let mut bytes = header.encode(self.bytes().len(), &key.topic, key.partition).to_vec();
+        bytes.extend_from_slice(self.bytes());
+        Batch {
+            bytes: bytes.into(),
+            base,
+            next: base + i64::from(self.records),
+            max_timestamp_ms: header.max_timestamp_ms,
+        }
+    }
 }

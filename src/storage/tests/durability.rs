@@ -162,6 +162,23 @@ fn a_failed_segment_flush_fences_that_partition_and_those_it_took_along() {
 }
 
 #[test]
+fn a_failed_journal_shows_nobody_what_it_would_have_named() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    bench.storage.commit_step();
+    let receipt = bench.put(1, 0, b"in a segment that no frame names yet");
+    fail(&bench.disk, Call::Sync, 1);
+    assert_eq!(bench.storage.idle_step(), crate::storage::Step::Failed);
+    assert!(!bench.acked(&receipt));
+    assert_eq!(
+        bench.partition(1, 0).high_watermark(),
+        0,
+        "a reader would see what the next start does not find"
+    );
+    assert!(bench.reopen().unwrap().values(1, 0).is_empty());
+}
+
+#[test]
 fn a_failed_journal_flush_ends_everything() {
     let bench = Bench::new();
     bench.declare(1, 1, Level::Fsync);

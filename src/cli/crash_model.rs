@@ -1,0 +1,140 @@
+//! `annals crash-model`: the power-cut model, for as many seeds as one likes. Touches no disk and no server.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::{
+    exit::{Exit, Failure},
+    format::{Format, push_json_string},
+    out::{Out, talk},
+    progress::Progress,
+    rows::grouped,
+};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    model::{self, Outcome, Plan, Sweep},
+};
+
+/// Prove the storage against power cuts: random work on a simulated disk, cut, recovered, compared byte for byte
+///
+/// Each seed is one history, the same every time: appends, atomic groups, committed offsets, topics made and deleted,
+/// snapshots, failing flushes; the power goes or the process is killed at any call of the disk, in recovery too; unflushed
+/// sectors are lost, torn or old; bits flip. Ends with 1 at the first broken promise and says how to replay it.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  annals crash-model --seeds 500")]
+pub(crate) struct CrashModel {
+    /// How many seeds to run
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    seeds: u64,
+    /// The first one
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    from: u64,
+    /// Threads to run them on [default: one per processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Tell on standard error what each history does, one after the other
+    #[arg(long)]
+    trace: bool,
+    /// How to print: table or json [default: table on a terminal, json in a pipe]
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+pub(crate) fn run(args: &CrashModel) -> Result<Exit, Failure> {
+    let out = Out::new();
+    let json = match Format::choose(args.format.as_ref(), out.terminal) {
+        Format::Table => false,
+        Format::Json => true,
+        Format::Csv | Format::Raw | Format::Template(_) => {
+            return Err(Failure::usage("-f is table or json here"));
+        }
+    };
+    name_the_seed_of_a_panic();
+    let clock = SystemClock::new();
+    let sweep = if args.trace { traced(args) } else { silent(args) };
+    let seconds = clock.monotonic().as_secs_f64();
+    let text = told(&sweep.sum, seconds, json);
+    if let Some(failure) = &sweep.failure {
+        // What was counted until then is data all the same.
+        let _written_or_not = out.write(text.as_bytes())?;
+        return Err(
+            Failure::new(Exit::Failed, format!("a promise is broken: {failure}")).next(replay(failure.seed))
+        );
+    }
+    out.finish(text.as_bytes(), Exit::Ok)
+}
+
+fn replay(seed: u64) -> String {
+    format!("Replay it: annals crash-model --from {seed} --seeds 1 --trace")
+}
+
+/// A panic is a broken promise, too, and ends the process: it must say which seed it was.
+fn name_the_seed_of_a_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if let Some(seed) = model::current_seed() {
+            talk(format_args!("annals: a panic at seed {seed}. {}", replay(seed)));
+        }
+    }));
+}
+
+fn silent(args: &CrashModel) -> Sweep {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(processors, usize::from);
+    let progress = Progress::histories(args.seeds);
+    let sweep = model::sweep(args.from, args.seeds, threads, &|| progress.add(1));
+    progress.clear();
+    sweep
+}
+
+fn traced(args: &CrashModel) -> Sweep {
+    let mut sweep = Sweep::default();
+    for seed in (0..args.seeds).map(|at| args.from.wrapping_add(at)) {
+        talk(format_args!("seed {seed}: {:?}", Plan::of(seed)));
+        match model::run_traced(seed, &Plan::of(seed), &mut |line| talk(line)) {
+            Ok(outcome) => {
+                talk(format_args!("seed {seed}: trace hash {:016x}", outcome.trace_hash));
+                sweep.sum += outcome;
+            }
+            Err(failure) => {
+                sweep.failure = Some(failure);
+                break;
+            }
+        }
+    }
+    sweep
+}
+
+fn told(sum: &Outcome, seconds: f64, json: bool) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = sum.histories as f64 / seconds.max(1e-9);
+    let mut text = String::new();
+    if json {
+        text.push('{');
+        for (name, count) in sum.rows() {
+            let mut key = Vec::new();
+            push_json_string(&mut key, &name);
+            let _ = write!(text, "{}:{count},", String::from_utf8_lossy(&key));
+        }
+        let _ = writeln!(
+            text,
+            "\"seconds\":{seconds:.3},\"seeds_per_second\":{rate:.0},\"trace_hash\":\"{:016x}\"}}",
+            sum.trace_hash
+        );
+        return text;
+    }
+    for (name, count) in sum.rows() {
+        let _ = writeln!(
+            text,
+            "{:<28} {:>14}",
+            name.replace('_', " "),
+            grouped(i64::try_from(count).unwrap_or(i64::MAX))
+        );
+    }
+    let _ = writeln!(text, "{:<28} {seconds:>14.1}", "seconds");
+    let _ = writeln!(text, "{:<28} {rate:>14.0}", "seeds per second");
+    let _ = writeln!(text, "{:<28} {:>14x}", "trace hash", sum.trace_hash);
+    text
+}

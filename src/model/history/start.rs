@@ -1,0 +1,129 @@
+//! Starting: recovery, itself cut and failing, until one comes to an end and is judged (R8, R11, R14).
+
+use super::{Doing, Life, Run};
+use crate::{
+    clock::ManualClock,
+    model::{
+        disk::{PowerDisk, Work},
+        oracle::{check, same_state},
+    },
+    state::State,
+    storage::{OpenError, Report, Storage},
+    sync::Arc,
+};
+
+impl Run<'_> {
+    /// Starts until a start comes to an end, and judges it. `power_cut`: some cut came since the last judgement.
+    pub(super) fn start(&mut self, mut power_cut: bool) -> Result<Life, String> {
+        loop {
+            if self.rng.one_in(self.plan.start_cut_one_in) {
+                self.disk.cut_after(self.rng.next() % (self.start_changes + 10));
+            }
+            if self.rng.one_in(4 * self.plan.flush_fails_one_in) {
+                self.disk.fail_flush_after(self.rng.next() % 12);
+            }
+            let before = self.disk.work();
+            let mut state = State::default();
+            let opened = Storage::open(
+                Arc::new(self.disk.clone()),
+                Arc::clone(&self.clock) as _,
+                self.plan.options,
+                &mut state,
+            );
+            match opened {
+                Ok((storage, report)) if !self.disk.flush_failed() => {
+                    self.disk.cut_never();
+                    self.note(|| {
+                        format!("started, judged by a {}: {report:?}", if power_cut { "cut" } else { "kill" })
+                    });
+                    self.judge_start(before, &storage, &report)?;
+                    self.oracle.judge(power_cut, &storage, &state)?;
+                    let life = Life::new(storage, state);
+                    if self.rng.one_in(self.plan.twice_one_in) {
+                        self.start_twice(&life)?;
+                    }
+                    return Ok(life);
+                }
+                // What a failed flush makes of a start is a partition that stays closed, or a refusal.
+                Ok(_) => power_cut |= self.fail_start("a flush failed"),
+                Err(error) if self.disk.is_dead() || self.disk.flush_failed() => {
+                    power_cut |= self.fail_start(&error.to_string());
+                }
+                Err(error) => return Err(format!("R14: the start refused: {error}")),
+            }
+        }
+    }
+
+    fn fail_start(&mut self, why: &str) -> bool {
+        self.note(|| format!("the start failed: {why}"));
+        let new = self.outcome.recoveries == 0;
+        self.die(Doing::Start { new })
+    }
+
+    fn judge_start(&mut self, before: Work, storage: &Storage, report: &Report) -> Result<(), String> {
+        let closed: Vec<_> =
+            report.partitions.iter().filter(|partition| partition.closed.is_some()).collect();
+        check(report.damages.is_empty() && closed.is_empty(), || {
+            format!("R14: damage that no cut can make: {:?} {closed:?}", report.damages)
+        })?;
+        let after = self.disk.work();
+        self.start_changes = after.changes - before.changes;
+        if self.outcome.recoveries > 0 {
+            self.check_bounds(before, after, storage)?;
+        }
+        self.outcome.recoveries += 1;
+        self.captured = [self.captured[1], before.written];
+        Ok(())
+    }
+
+    /// R11: what a start reads, writes and asks grows with the journal, the snapshots and what was written after them, and
+    /// not with the history before.
+    fn check_bounds(&self, before: Work, after: Work, storage: &Storage) -> Result<(), String> {
+        let files = self.disk.files();
+        let sum = |prefix: &str| -> u64 {
+            files.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, length)| *length).sum()
+        };
+        let topics = self.oracle.state.topics.iter();
+        let partitions = topics.map(|topic| storage.partitions(&topic.id).len() as u64).sum::<u64>()
+            + self.plan.topics.iter().map(|topic| u64::from(topic.partitions)).sum::<u64>();
+        let segment = self.plan.topics.iter().map(|topic| topic.segment_bytes).max().unwrap_or_default();
+        let since = before.written - self.captured[0].min(before.written);
+        let tails = since + 2 * partitions * (segment + 16 * 1024);
+        let bytes = 2 * sum("journal/") + 4 * sum("snapshot-") + 3 * tails + 64 * 1024;
+        let (read, written) = (after.read - before.read, after.written - before.written);
+        check(read <= bytes, || format!("R11: a start read {read} bytes, bound {bytes}"))?;
+        check(written <= bytes, || format!("R11: a start wrote {written} bytes, bound {bytes}"))?;
+        let calls = after.calls - before.calls;
+        let bound = 60 + 4 * (sum("journal/") / 4096) + 40 * partitions + since / 64;
+        check(calls <= bound, || format!("R11: a start asked the disk {calls} times, bound {bound}"))
+    }
+
+    /// R8: a second start, of a copy, finds the same and leaves every segment as it is.
+    pub(super) fn start_twice(&mut self, life: &Life) -> Result<(), String> {
+        let copy = self.disk.fork();
+        let before = copy.fingerprint("topics/");
+        let mut state = State::default();
+        let (storage, report) = self
+            .open_copy(&copy, &mut state)
+            .map_err(|error| format!("R8: the second start refused: {error}"))?;
+        check(report.damages.is_empty(), || format!("R8: a second start finds {:?}", report.damages))?;
+        check(copy.fingerprint("topics/") == before, || "R8: a second start changes the segments".into())?;
+        same_state(&life.state, &state).map_err(|what| format!("R8: a second start finds {what}"))?;
+        for (key, log) in &self.oracle.logs {
+            let end = storage.partition(*key).map(|partition| partition.bounds().log_end);
+            check(end == Some(log.end()), || format!("R8: {key} ends at {end:?} after a second start"))?;
+        }
+        self.outcome.twice += 1;
+        Ok(())
+    }
+
+    /// Opens a copy of the disk, with a clock of its own.
+    pub(super) fn open_copy(
+        &self,
+        copy: &PowerDisk,
+        state: &mut State,
+    ) -> Result<(Arc<Storage>, Report), OpenError> {
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000, 7));
+        Storage::open(Arc::new(copy.clone()), clock, self.plan.options, state)
+    }
+}
