@@ -44,11 +44,11 @@ fn flushes_fail(plan: &mut Plan) {
     plan.flush_fails_one_in = 1;
 }
 
-const LOST: &str = "are gone";
-const SHORT: &str = "promised";
+const LOST: &str = "R5";
+const SHORT: &str = "R1";
 const DAMAGE: &str = "damage";
-const REFUSED: &str = "the start refused";
-const TORN: &str = "records, its state entry is";
+const REFUSED: &str = "refused";
+const TORN: &str = "R13";
 
 const ROWS: &[Row] = &[
     row(AckBeforeFrame, &[LOST, SHORT], any),

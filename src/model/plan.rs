@@ -117,23 +117,27 @@ impl Plan {
             options,
             topics: topics(&mut rng),
             lives: 2 + rng.below(4),
-            steps: rng.pick(&[40, 80, 160]),
-            values: if rng.one_in(2) { Values::Fixed(rng.pick(&[128, 400])) } else { Values::Below(1400) },
+            steps: rng.pick(&[40, 120, 240]),
+            values: if rng.one_in(2) {
+                Values::Fixed(rng.pick(&[128, 400]))
+            } else {
+                Values::Below(rng.pick(&[1400, 1400, 5000]))
+            },
             often: often(&mut rng),
-            calls: rng.pick(&[60, 150, 300]),
+            calls: rng.pick(&[60, 200, 600]),
             flush_fails_one_in: 10,
             start_cut_one_in: 3,
             orderly_one_in: 6,
             kill_percent: rng.pick(&[20, 50]),
             twice_one_in: 8,
-            flip_one_in: 8,
+            flip_one_in: 5,
         }
     }
 }
 
 /// Mostly one topic of each level; now and then only one level, or many partitions.
 fn topics(rng: &mut Rng) -> Vec<TopicPlan> {
-    let segment_bytes = rng.pick(&[4096, 4096, 8192, 24 * 1024]);
+    let segment_bytes = rng.pick(&[4096, 4096, 8192, 24 * 1024, 64 * 1024]);
     let of = |level, partitions| TopicPlan { segment_bytes, ..TopicPlan::new(level, partitions) };
     match rng.below(8) {
         0 => vec![of(Level::Fsync, 1)],

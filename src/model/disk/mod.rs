@@ -30,6 +30,8 @@ struct State {
     names: Names,
     /// Calls until the power goes.
     fuse: Option<u64>,
+    /// And then not before the next flush, where everything is in flight.
+    in_flush: bool,
     dead: bool,
     death: Option<Death>,
     /// Flushes until one fails.
@@ -133,6 +135,7 @@ impl State {
             return Fate::Answered;
         }
         match &mut self.fuse {
+            Some(0) if self.in_flush && op != Op::Sync => Fate::Answered,
             Some(0) => {
                 self.dead = true;
                 self.death = Some(Death { op, path: path.to_owned(), position });
@@ -207,6 +210,7 @@ impl PowerDisk {
                 files: Vec::new(),
                 names: Names::default(),
                 fuse: None,
+                in_flush: false,
                 dead: false,
                 death: None,
                 flush_fuse: None,
@@ -226,9 +230,12 @@ impl PowerDisk {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The power goes at the call after so many; of calls that change nothing every eighth counts.
+    /// The power goes at the call after so many, or, once in three times, at the first flush after that. Of calls that
+    /// change nothing every eighth counts.
     pub fn cut_after(&self, calls: u64) {
-        self.state.lock().fuse = Some(calls);
+        let mut state = self.state.lock();
+        state.fuse = Some(calls);
+        state.in_flush = state.rng.one_in(3);
     }
 
     /// The power stays.

@@ -131,7 +131,8 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     let topics = topics(&replayed, &rebuilt, epoch);
     let ends = |key: crate::storage::PartitionKey| {
         let partition = topics.get(&key.topic)?.partitions.get(usize::try_from(key.partition).ok()?)?;
-        Some(partition.bounds().log_end)
+        // Where one ends that could not be opened, this start does not know: the next one may find all of it.
+        partition.closed_because().is_none().then(|| partition.bounds().log_end)
     };
     let lowered = machine.lower_commits(&ends);
     report.lowered_commits = lowered.len();

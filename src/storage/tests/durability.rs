@@ -270,3 +270,44 @@ fn what_is_appended_while_the_journal_closes_is_neither_acked_nor_seen() {
     assert_eq!(partition.high_watermark(), 1);
     assert!(!bench.snapshot(true), "a snapshot may not show it either");
 }
+
+/// Asks where a partition ends, as a machine with commits in it does.
+#[derive(Default)]
+struct Asks(Option<i64>);
+
+impl Machine for Asks {
+    fn restore(&mut self, _: &Section) -> Result<(), String> {
+        Ok(())
+    }
+    fn apply(&mut self, _: u64, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+    fn lower_commits(&mut self, end: &dyn Fn(PartitionKey) -> Option<i64>) -> Vec<Vec<u8>> {
+        self.0 = end(key(1, 0));
+        Vec::new()
+    }
+    fn capture(&self, _: u64) -> Vec<Section> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn commits_are_not_lowered_to_the_end_of_a_partition_that_did_not_open() {
+    let mut closed = 0;
+    for nth in 1..=8 {
+        let bench = Bench::new();
+        bench.declare(1, 1, Level::Os);
+        bench.put(1, 0, b"a");
+        bench.storage.commit_step();
+        bench.put(1, 0, b"b");
+        let disk = bench.disk.clone();
+        drop(bench);
+        fail(&disk, Call::Sync, nth);
+        let (clock, mut asks) = (Arc::new(ManualClock::new(1_700_000_000_000, 9)), Asks::default());
+        let Ok((storage, _)) = Storage::open(Arc::new(disk), clock, roomy(), &mut asks) else { continue };
+        let opened = storage.partition(key(1, 0)).unwrap().closed_because().is_none();
+        assert_eq!(asks.0, opened.then_some(2), "flush {nth} failed");
+        closed += u64::from(!opened);
+    }
+    assert!(closed > 0, "some flush of a start is a segment's");
+}
