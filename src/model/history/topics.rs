@@ -152,14 +152,15 @@ impl Run<'_> {
         let entries = [body, done];
         let mut changes: Vec<Change> = change.into_iter().collect();
         changes.extend(entries.iter().map(|body| Change::State(write_entry(body.clone()))));
-        let Ok(last) = life.storage.submit(room, changes) else { return };
+        let Ok(wait_for) = life.storage.submit(room, changes) else { return };
+        let last = life.storage.last_number();
         self.note(|| format!("request {id} is entry {last}: {:?}", entries[0]));
         let entries =
             entries.into_iter().zip([last - 1, last]).map(|(body, number)| (number, body)).collect();
         life.apply(&entries);
         let item =
             Item { id: Some(id), entries, parts: Vec::new(), atomic: false, acked: false, given_up: false };
-        self.wait(life, item, last);
+        self.wait(life, item, wait_for);
         life.find_partitions();
     }
 }
