@@ -1,3 +1,5 @@
+//! The model on itself: the same seed is the same history; many seeds, everything happens and nothing is lost.
+
 use super::*;
 use crate::model::{Plan, sweep};
 
