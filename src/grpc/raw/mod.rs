@@ -1,6 +1,6 @@
 //! The hot calls: Produce, ProduceStream, Fetch and Subscribe, without a decoder or an encoder in the way.
 //!
-//! They stand beside the generated services and answer exactly as those would (a test compares the two), but the
+//! They stand beside the generated services and answer exactly as those would (`twin` compares the two), but the
 //! records in a request stay in the frames in which they came until they are in a file, and the records of an answer
 //! leave as slices of the file's map.
 //!
@@ -201,3 +201,6 @@ mod tests {
         assert!(is_over().await);
     }
 }
+
+#[cfg(test)]
+mod twin;
