@@ -49,6 +49,9 @@ const SHORT: &str = "R1";
 const DAMAGE: &str = "damage";
 const REFUSED: &str = "refused";
 const TORN: &str = "R13";
+const OTHER_BYTES: &str = "other bytes";
+const UNSTABLE: &str = "R8";
+const FENCED: &str = "R9";
 
 const ROWS: &[Row] = &[
     row(AckBeforeFrame, &[LOST, SHORT], any),
@@ -59,20 +62,20 @@ const ROWS: &[Row] = &[
     row(RingFlushRetried, &[LOST, SHORT, REFUSED], flushes_fail),
     row(DurableClaimedEarly, &[REFUSED], any),
     row(RingNameUnflushed, &[REFUSED], any),
-    row(FrameSplitsRequest, &[TORN], any),
+    row(FrameSplitsRequest, &[TORN, LOST], any),
     row(ExtentBeforeFlush, &[DAMAGE], any),
     row(PastUnflushed, &[DAMAGE], any),
     row(SyncPointUnflushed, &[DAMAGE], any),
     row(ExtentsToPresentEnd, &[REFUSED, TORN], any),
-    row(SegmentFlushRetried, &[DAMAGE], flushes_fail),
+    row(SegmentFlushRetried, &[DAMAGE, UNSTABLE], flushes_fail),
     row(SegmentHeaderUnflushed, &[DAMAGE], any),
     row(SegmentNameUnflushed, &[DAMAGE], any),
     row(TopicNameUnflushed, &[DAMAGE], any),
-    row(GroupUnmarked, &[TORN], any),
+    row(GroupUnmarked, &[TORN, OTHER_BYTES], any),
     row(FailedItemHalfEntered, &[SHORT, TORN, LOST], flushes_fail),
     row(FenceNotSpread, &[TORN, SHORT, REFUSED], flushes_fail),
-    row(FenceForgotten, &[DAMAGE], flushes_fail),
-    row(SnapshotAfterFailedFlush, &[DAMAGE], flushes_fail),
+    row(FenceForgotten, &[DAMAGE, FENCED], flushes_fail),
+    row(SnapshotAfterFailedFlush, &[DAMAGE, TORN], flushes_fail),
     row(SnapshotAheadOfSegments, &[DAMAGE], any),
     row(SnapshotAheadOfJournal, &[TORN], any),
     row(SnapshotNameUnflushed, &[REFUSED], any),
