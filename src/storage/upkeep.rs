@@ -99,20 +99,20 @@ impl Storage {
 
     fn note_interval(&self, partition: &Arc<Partition>, log: &mut Log, bytes: u64) {
         log.unsynced_bytes += bytes;
-        if log.unsynced_bytes >= partition.interval_bytes() {
-            self.ask_for_sync(partition, log);
-        } else if !partition.sync_asked.swap(true, Ordering::AcqRel) {
+        let asked = log.unsynced_bytes >= partition.interval_bytes() && self.ask_for_sync(partition, log);
+        if !asked && !partition.sync_asked.swap(true, Ordering::AcqRel) {
             let at = self.clock().monotonic() + Duration::from_millis(partition.interval_ms());
             self.upkeep().inner.lock().due.push_back((at, Arc::clone(partition)));
         }
     }
 
-    fn ask_for_sync(&self, partition: &Arc<Partition>, log: &mut Log) {
-        // Without room the next append, or the next tick, asks again.
-        let Ok(room) = self.reserve(8192, Class::Control) else { return };
+    /// `false`: there is no room in the journal, so it must be asked for again.
+    fn ask_for_sync(&self, partition: &Arc<Partition>, log: &mut Log) -> bool {
+        let Ok(room) = self.reserve(8192, Class::Control) else { return false };
         if let Some(work) = sync_point(partition, log) {
             let _closed_means_no_more_acks = self.queue().push(smallvec![work], Some(room));
         }
+        true
     }
 
     /// A roll was enqueued under `number`.
@@ -133,8 +133,14 @@ impl Storage {
             drop(inner);
             partition.sync_asked.store(false, Ordering::Release);
             if !partition.is_fenced() && !partition.is_removed() {
-                self.ask_for_sync(&partition, &mut partition.lock());
-                asked += 1;
+                let mut log = partition.lock();
+                if self.ask_for_sync(&partition, &mut log) {
+                    asked += 1;
+                } else if !partition.sync_asked.swap(true, Ordering::AcqRel) {
+                    // No append may ever come to ask again.
+                    let again = now + Duration::from_millis(partition.interval_ms().max(1));
+                    self.upkeep().inner.lock().due.push_back((again, Arc::clone(&partition)));
+                }
             }
         }
     }

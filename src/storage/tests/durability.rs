@@ -311,3 +311,21 @@ fn commits_are_not_lowered_to_the_end_of_a_partition_that_did_not_open() {
     }
     assert!(closed > 0, "some flush of a start is a segment's");
 }
+
+#[test]
+fn a_sync_point_that_finds_no_room_is_asked_for_again() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Interval);
+    bench.storage.commit_step();
+    bench.put(1, 0, b"a");
+    bench.storage.commit_step();
+    let all: Vec<_> = std::iter::from_fn(|| bench.storage.reserve(8192, Class::Control).ok()).collect();
+    assert!(!all.is_empty());
+    bench.clock.advance(std::time::Duration::from_millis(150));
+    assert_eq!(bench.storage.interval_step(), 0, "nothing could be asked for");
+    drop(all);
+    bench.clock.advance(std::time::Duration::from_millis(150));
+    assert_eq!(bench.storage.interval_step(), 1);
+    bench.storage.commit_step();
+    assert_eq!(bench.partition(1, 0).entered_offset(), 1);
+}
