@@ -64,6 +64,11 @@ impl Broker {
         Err(Failure::new(Exit::Failed, "the broker did not start"))
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: no warning, no last words, nothing flushed.
     pub(crate) fn kill(&mut self) -> Result<(), Failure> {
         self.child.kill().map_err(|error| io_failure("the broker cannot be killed", &error))?;

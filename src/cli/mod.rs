@@ -3,6 +3,7 @@
 //! Commands talk to servers through `annals-client` alone; only `serve`, `demo` and `log` know what is behind it.
 //! Standard output is data and standard error is talk, so that a pipe never gets a byte that is no data.
 
+mod bench;
 mod broker;
 mod completions;
 mod confirm;
@@ -64,6 +65,7 @@ enum Command {
     Log(log::Log),
     Ping(ping::Ping),
     CrashModel(crash_model::CrashModel),
+    Bench(bench::Bench),
     Completions(completions::Completions),
 }
 
@@ -103,6 +105,7 @@ fn dispatch(command: &Command) -> Result<Exit, Failure> {
         Command::Log(args) => log::run(args),
         Command::Ping(args) => ping::run(args),
         Command::CrashModel(args) => crash_model::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args, self::command()),
     }
 }

@@ -11,12 +11,14 @@ use super::{
 };
 
 /// A value in a list. Machines get it exactly, people get it readable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cell {
     /// Text.
     Text(String),
     /// A number.
     Number(i64),
+    /// A measured number.
+    Real(f64),
     /// A size.
     Bytes(i64),
     /// A point in time, milliseconds since 1970.
@@ -136,7 +138,7 @@ impl Rows {
         let numeric: Vec<bool> = (0..titles.len())
             .map(|column| {
                 let cell = self.rows.first().and_then(|row| row.get(column));
-                matches!(cell, Some(Cell::Number(_) | Cell::Bytes(_) | Cell::Span(_)))
+                matches!(cell, Some(Cell::Number(_) | Cell::Real(_) | Cell::Bytes(_) | Cell::Span(_)))
             })
             .collect();
         let (bold, plain) = if colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
@@ -170,6 +172,9 @@ fn push_json(bytes: &mut Vec<u8>, cell: &Cell) {
         Cell::Number(number) | Cell::Bytes(number) | Cell::Time(number) | Cell::Span(number) => {
             bytes.extend_from_slice(number.to_string().as_bytes());
         }
+        // As JSON has no word for what is no number.
+        Cell::Real(number) if !number.is_finite() => bytes.extend_from_slice(b"null"),
+        Cell::Real(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
         Cell::List(texts) => {
             bytes.push(b'[');
             for (index, text) in texts.iter().enumerate() {
@@ -189,6 +194,7 @@ fn exact(cell: &Cell) -> String {
         Cell::Number(number) | Cell::Bytes(number) | Cell::Time(number) | Cell::Span(number) => {
             number.to_string()
         }
+        Cell::Real(number) => number.to_string(),
         Cell::List(texts) => texts.join(" "),
     }
 }
@@ -197,6 +203,7 @@ fn readable(cell: &Cell) -> String {
     match cell {
         Cell::Text(text) => text.clone(),
         Cell::Number(number) => grouped(*number),
+        Cell::Real(number) => real(*number),
         Cell::Bytes(bytes) => size(*bytes),
         Cell::Time(0) => "-".to_owned(),
         Cell::Time(ms) => time(*ms),
@@ -216,6 +223,18 @@ pub(crate) fn grouped(number: i64) -> String {
         text.push(digit);
     }
     if number < 0 { format!("-{text}") } else { text }
+}
+
+/// Three digits or more: `0.123`, `1.23`, `12.3`, `1,234`.
+pub(crate) fn real(number: f64) -> String {
+    match number.abs() {
+        ..0.9995 => format!("{number:.3}"),
+        ..9.995 => format!("{number:.2}"),
+        ..99.95 => format!("{number:.1}"),
+        #[allow(clippy::cast_possible_truncation, reason = "numbers that are no numbers go elsewhere")]
+        ..1e15 => grouped(number.round() as i64),
+        _ => number.to_string(),
+    }
 }
 
 /// Bytes in the largest unit that leaves a digit before the point.
@@ -303,6 +322,8 @@ mod tests {
             (grouped(0), grouped(1_234_567), grouped(-1000)),
             ("0".into(), "1,234,567".into(), "-1,000".into())
         );
+        let reals = [0.0, 0.12345, 0.9999, 1.234, 12.34, 123.4, 1_234_567.8, -1.5, f64::NAN].map(real);
+        assert_eq!(reals, ["0.000", "0.123", "1.00", "1.23", "12.3", "123", "1,234,568", "-1.50", "NaN"]);
         assert_eq!((size(0), size(1023), size(5 << 30)), ("0 B".into(), "1023 B".into(), "5.0 GiB".into()));
         assert_eq!(
             (span(5), span(1500), span(90_000_000)),

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests of a process wait for it by the clock on the wall")]
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod bench;
 mod documents;
 mod groups;
 mod harness;
