@@ -118,31 +118,35 @@ impl BatchBuilder {
         if self.run.len() + size > self.max_batch_bytes || self.count >= self.max_records {
             return Err(PushError::Full);
         }
-        self.run.reserve(size);
-        self.run.put_u8(RECORD_TAG);
-        varint::put(&mut self.run, body as u64);
-        self.write(record);
+        self.run.reserve(size + Lead::MOST);
+        self.write(record, body);
         self.count += 1;
         Ok(())
     }
 
-    fn write<'h, H>(&mut self, record: RecordParts<'_, H>)
+    fn write<'h, H>(&mut self, record: RecordParts<'_, H>, body: usize)
     where
         H: IntoIterator<Item = (&'h str, Option<&'h [u8]>)>,
     {
         let out = &mut self.run;
+        let mut lead = Lead::default().field(RECORD_TAG, body);
         if let Some(key) = record.key {
-            put_bytes(out, 0x0A, key);
+            lead.field(0x0A, key.len()).put(out);
+            out.put_slice(key);
+            lead = Lead::default();
         }
         if let Some(value) = record.value {
-            put_bytes(out, 0x12, value);
+            lead.field(0x12, value.len()).put(out);
+            out.put_slice(value);
+        } else {
+            lead.put(out);
         }
         for (name, value) in record.headers {
-            out.put_u8(0x1A);
-            varint::put(out, header_body(name, value) as u64);
-            put_bytes(out, 0x0A, name.as_bytes());
+            Lead::default().field(0x1A, header_body(name, value)).field(0x0A, name.len()).put(out);
+            out.put_slice(name.as_bytes());
             if let Some(value) = value {
-                put_bytes(out, 0x12, value);
+                Lead::default().field(0x12, value.len()).put(out);
+                out.put_slice(value);
             }
         }
         if let Some(time) = record.timestamp_ms {
@@ -179,10 +183,42 @@ impl BatchBuilder {
     }
 }
 
-fn put_bytes(out: &mut BytesMut, tag: u8, bytes: &[u8]) {
-    out.put_u8(tag);
-    varint::put(out, bytes.len() as u64);
-    out.put_slice(bytes);
+/// Up to two tags with their lengths, gathered in a register: small records are many, and copying byte by byte is most of what
+/// they cost. Lengths are below 2^35, so each pair takes at most six bytes.
+#[derive(Clone, Copy, Default)]
+struct Lead {
+    bytes: u128,
+    len: usize,
+}
+
+impl Lead {
+    /// Bytes that [`Self::put`] writes before it takes back what is too much.
+    const MOST: usize = size_of::<u128>();
+
+    #[inline]
+    fn field(self, tag: u8, length: usize) -> Self {
+        let mut lead = self.byte(tag);
+        let mut length = length as u64;
+        while length >= 0x80 {
+            lead = lead.byte((length & 0x7F) as u8 | 0x80);
+            length >>= 7;
+        }
+        lead.byte((length & 0x7F) as u8)
+    }
+
+    #[inline]
+    fn byte(self, byte: u8) -> Self {
+        debug_assert!(self.len < Self::MOST, "two tags with their lengths fit");
+        Self { bytes: self.bytes | u128::from(byte) << (8 * self.len), len: self.len + 1 }
+    }
+
+    #[inline]
+    fn put(self, out: &mut BytesMut) {
+        let end = out.len() + self.len;
+        // All sixteen bytes at once are one store; a copy of just as many as needed is a call.
+        out.put_slice(&self.bytes.to_le_bytes());
+        out.truncate(end);
+    }
 }
 
 /// Bytes of a field with a one-byte tag whose content has `len`.

@@ -41,6 +41,20 @@ impl<'a> Fields<'a> {
         self.rest.len()
     }
 
+    /// What the next field holds if its tag is this byte, else nothing is taken: the short way to what is nearly always there.
+    #[inline]
+    pub(crate) fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
+        debug_assert!(tag & 0b111 == 2 && tag < 0x80, "the tag of bytes, in one byte");
+        let (first, rest) = self.rest.split_first()?;
+        if *first != tag {
+            return None;
+        }
+        let (len, width) = varint::read_length(rest)?;
+        let (bytes, rest) = rest.get(width..)?.split_at_checked(len)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
     /// The next field, `None` at the end. After an error nothing is left.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, NotFields> {

@@ -10,13 +10,14 @@
 //! in the file. Since fields may come in any order, the two together are one valid slice.
 //!
 //! A reader that knows this crate need not decode either: [`FetchBody`] and [`Subscribed`] find the slices in a message, a [`Slice`]
-//! its batches, a [`Batch`] its records, all as parts of the message's memory. Everything is checked before it is used and nothing
+//! its batches, a [`Batch`] its records, all as parts of the message's memory, which may be in pieces as the network delivered it. Everything is checked before it is used and nothing
 //! panics; whoever wants to know that the bytes are those the producer sent calls [`Batch::verify`].
 //!
 //! Offsets come from the batch, never from counting across batches: `base_offset + offset_delta`, or `+ index` where a record carries no
 //! delta. The place to read on is [`Slice::next_offset`] alone.
 
 mod batch;
+mod pieces;
 mod prefix;
 mod record;
 
@@ -24,11 +25,13 @@ use bytes::Bytes;
 use prost::Message as _;
 
 pub use batch::{Batch, Batches};
+use pieces::{Held, PieceFields};
 pub use prefix::Prefix;
 pub use record::{Headers, RecordRef, Records};
 
+use crate::chunks::Chunks;
 use crate::compress::UnpackError;
-use crate::fields::{Fields, NotFields, Value, low_u32};
+use crate::fields::{NotFields, Value, low_u32};
 use crate::header::HeaderError;
 use crate::ids::TopicId;
 use crate::v1::subscribe_response::Event;
@@ -88,17 +91,24 @@ impl FetchBody {
     /// # Errors
     /// If it is not one. What is wrong inside a batch shows when the batch is read.
     pub fn parse(message: &Bytes) -> Result<Self, SliceError> {
-        let wrong = |NotFields| SliceError::Malformed("FetchResponse");
+        Self::parse_pieces(std::slice::from_ref(message))
+    }
+
+    /// [`Self::parse`] of a message in pieces.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub fn parse_pieces(message: &[Bytes]) -> Result<Self, SliceError> {
+        let wrong = || SliceError::Malformed("FetchResponse");
         let mut out = Self::default();
-        let mut fields = Fields::new(message);
-        while let Some(field) = fields.next().map_err(wrong)? {
-            match field {
-                (1, Value::Bytes(slice)) => out.slices.push(Slice::parse(message.slice_ref(slice))?),
-                (2, Value::Bytes(error)) => {
-                    let error = PartitionError::decode(error);
+        let mut fields = PieceFields::new(message);
+        while let Some((number, held)) = fields.next().map_err(|NotFields| wrong())? {
+            match number {
+                1 => out.slices.push(Slice::of(fields.pieces(held).ok_or_else(wrong)?)?),
+                2 => {
+                    let error = PartitionError::decode(fields.bytes(held).ok_or_else(wrong)?);
                     out.errors.push(error.map_err(|_| SliceError::Malformed("PartitionError"))?);
                 }
-                (1 | 2, _) => return Err(wrong(NotFields)),
                 _ => {}
             }
         }
@@ -129,15 +139,24 @@ impl Subscribed {
     /// # Errors
     /// If it is not one.
     pub fn parse(message: &Bytes) -> Result<Self, SliceError> {
+        Self::parse_pieces(std::slice::from_ref(message))
+    }
+
+    /// [`Self::parse`] of a message in pieces.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub fn parse_pieces(message: &[Bytes]) -> Result<Self, SliceError> {
         let wrong = || SliceError::Malformed("SubscribeResponse");
-        let mut fields = Fields::new(message);
+        let mut fields = PieceFields::new(message);
         // The usual message: a slice and nothing else.
-        if let Ok(Some((1, Value::Bytes(slice)))) = fields.next()
+        if let Ok(Some((1, held))) = fields.next()
             && fields.left() == 0
+            && let Some(slice) = fields.pieces(held)
         {
-            return Slice::parse(message.slice_ref(slice)).map(Self::Slice);
+            return Slice::of(slice).map(Self::Slice);
         }
-        let event = SubscribeResponse::decode(message.clone()).map_err(|_| wrong())?.event;
+        let event = SubscribeResponse::decode(Chunks::of(message).to_bytes()).map_err(|_| wrong())?.event;
         Ok(match event {
             // Scattered over several fields, which none of our servers does: put together by the decoder.
             Some(Event::Slice(slice)) => Self::Slice(Slice::parse(slice.encode_to_vec().into())?),
@@ -171,7 +190,7 @@ pub struct Slice {
     pub gaps: Vec<OffsetGap>,
     /// Where this read began.
     pub start_offset: i64,
-    message: Bytes,
+    message: Chunks,
 }
 
 impl Slice {
@@ -180,29 +199,42 @@ impl Slice {
     /// # Errors
     /// If it is not one.
     pub fn parse(message: Bytes) -> Result<Self, SliceError> {
+        Self::of(message.into())
+    }
+
+    fn of(message: Chunks) -> Result<Self, SliceError> {
         let mut out = Self::default();
-        let mut fields = Fields::new(&message);
         let wrong = || SliceError::Malformed("LogSlice");
-        while let Some(field) = fields.next().map_err(|NotFields| wrong())? {
-            match field {
-                (1 | 14 | 15, Value::Bytes(_)) => {}
-                (2, Value::Bytes(topic)) => {
-                    out.topic = str::from_utf8(topic).map_err(|_| wrong())?.to_owned();
+        let mut fields = PieceFields::new(&message);
+        while let Some((number, held)) = fields.next().map_err(|NotFields| wrong())? {
+            match (number, held) {
+                (1 | 14 | 15, Held::Whole(Value::Bytes(_)) | Held::Across(_)) => {}
+                (3, Held::Whole(Value::Number(value))) => out.partition = low_u32(value),
+                (4, Held::Whole(Value::Number(value))) => out.high_watermark = value.cast_signed(),
+                (5, Held::Whole(Value::Number(value))) => out.log_start_offset = value.cast_signed(),
+                (6, Held::Whole(Value::Number(value))) => out.next_offset = value.cast_signed(),
+                (7, Held::Whole(Value::Number(value))) => out.leader_epoch = low_u32(value),
+                (10, Held::Whole(Value::Number(value))) => out.start_offset = value.cast_signed(),
+                (2 | 8 | 9, held) => {
+                    let bytes = fields.bytes(held).ok_or_else(wrong)?;
+                    out.take(number, &bytes).ok_or_else(wrong)?;
                 }
-                (3, Value::Number(value)) => out.partition = low_u32(value),
-                (4, Value::Number(value)) => out.high_watermark = value.cast_signed(),
-                (5, Value::Number(value)) => out.log_start_offset = value.cast_signed(),
-                (6, Value::Number(value)) => out.next_offset = value.cast_signed(),
-                (7, Value::Number(value)) => out.leader_epoch = low_u32(value),
-                (8, Value::Bytes(id)) => out.topic_id = TopicId::from_slice(id),
-                (9, Value::Bytes(gap)) => out.gaps.push(OffsetGap::decode(gap).map_err(|_| wrong())?),
-                (10, Value::Number(value)) => out.start_offset = value.cast_signed(),
                 (1..=10 | 14 | 15, _) => return Err(wrong()),
                 _ => {}
             }
         }
         out.message = message;
         Ok(out)
+    }
+
+    /// Takes a field that is neither a number nor a batch; `None` if it is not what it should be.
+    fn take(&mut self, number: u32, bytes: &Bytes) -> Option<()> {
+        match number {
+            2 => str::from_utf8(bytes).ok()?.clone_into(&mut self.topic),
+            8 => self.topic_id = TopicId::from_slice(bytes),
+            _ => self.gaps.push(OffsetGap::decode(bytes.as_ref()).ok()?),
+        }
+        Some(())
     }
 
     /// Its batches, in offset order.

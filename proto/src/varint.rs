@@ -20,7 +20,14 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// A length at the start of `bytes`, any width up to five bytes, and the bytes it took.
+#[inline]
 pub(crate) fn read_length(bytes: &[u8]) -> Option<(usize, usize)> {
+    // Most lengths by far: those of small records and their parts.
+    match *bytes {
+        [low @ ..=0x7F, ..] => return Some((usize::from(low), 1)),
+        [low, high @ ..=0x7F, ..] => return Some((usize::from(low & 0x7F) | usize::from(high) << 7, 2)),
+        _ => {}
+    }
     let (value, width) = read(bytes)?;
     if width > 5 {
         return None;
@@ -73,6 +80,10 @@ mod tests {
         assert_eq!(read(&[0x80; 11]), None);
         assert_eq!(read(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]), Some((u64::MAX, 10)));
         assert_eq!(read(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x02]), None);
+        assert_eq!(read_length(&[0x7F, 0xFF]), Some((127, 1)));
+        assert_eq!(read_length(&[0x80, 0x01]), Some((128, 2)));
+        assert_eq!(read_length(&[0xFF, 0x7F, 1]), Some((16383, 2)));
+        assert_eq!((read_length(&[]), read_length(&[0x80])), (None, None));
         assert_eq!(read_length(&[0x81, 0x80, 0x80, 0x80, 0x00]), Some((1, 5)));
         assert_eq!(read_length(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x00]), None);
         assert_eq!(from_padded4([0x81, 0x80, 0x80, 0x80]), None);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::pieces::PieceFields;
 use super::record::Records;
 use super::{Slice, SliceError};
 use crate::compress;
@@ -16,13 +17,12 @@ use crate::v1::Codec;
 /// The batches of a slice.
 #[derive(Debug, Clone)]
 pub struct Batches<'a> {
-    message: &'a Bytes,
-    fields: Fields<'a>,
+    fields: PieceFields<'a>,
 }
 
 impl<'a> Batches<'a> {
-    pub(super) fn new(message: &'a Bytes) -> Self {
-        Self { message, fields: Fields::new(message) }
+    pub(super) fn new(message: &'a [Bytes]) -> Self {
+        Self { fields: PieceFields::new(message) }
     }
 }
 
@@ -32,8 +32,10 @@ impl Iterator for Batches<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.fields.next() {
-                Ok(Some((1, Value::Bytes(batch)))) => {
-                    return Some(Batch::parse(&self.message.slice_ref(batch)));
+                Ok(Some((1, held))) => {
+                    if let Some(batch) = self.fields.bytes(held) {
+                        return Some(Batch::parse(&batch));
+                    }
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return None,

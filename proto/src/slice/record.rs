@@ -3,6 +3,10 @@
 use crate::fields::{Fields, NotFields, Value, low_u32};
 use crate::header::BatchHeader;
 use crate::slice::SliceError;
+use crate::walk::RECORD_TAG;
+
+const KEY_TAG: u8 = 0x0A;
+const VALUE_TAG: u8 = 0x12;
 
 /// The records of a plain batch, in offset order. After an error there are no more.
 #[derive(Debug, Clone)]
@@ -23,11 +27,16 @@ impl<'a> Records<'a> {
     }
 
     /// The next record; `Ok(None)` if the payload ends where the header says.
+    #[inline]
     fn read(&mut self) -> Result<Option<RecordRef<'a>>, NotFields> {
-        let Some(field) = self.fields.next()? else {
-            return if self.index == self.count { Ok(None) } else { Err(NotFields) };
+        let body = match self.fields.take(RECORD_TAG) {
+            Some(body) => body,
+            None => match self.fields.next()? {
+                Some((15, Value::Bytes(body))) => body,
+                Some(_) => return Err(NotFields),
+                None => return if self.index == self.count { Ok(None) } else { Err(NotFields) },
+            },
         };
-        let (15, Value::Bytes(body)) = field else { return Err(NotFields) };
         let record = RecordRef::parse(body, self.header, self.index)?;
         self.index = self.index.saturating_add(1);
         Ok(Some(record))
@@ -37,6 +46,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<RecordRef<'a>, SliceError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.read().transpose().map(|read| {
             read.map_err(|NotFields| {
@@ -68,6 +78,9 @@ impl<'a> RecordRef<'a> {
         let mut out = Self { offset: 0, timestamp_ms: 0, key: None, value: None, body };
         let mut delta = index;
         let mut fields = Fields::new(body);
+        // As every writer writes them: a key perhaps, a value perhaps. Whatever else there is, and in any order, comes after.
+        out.key = fields.take(KEY_TAG);
+        out.value = fields.take(VALUE_TAG);
         while let Some(field) = fields.next()? {
             match field {
                 (1, Value::Bytes(key)) => out.key = Some(key),

@@ -323,3 +323,85 @@ proptest! {
         prop_assert_eq!(usize::try_from(slice).unwrap(), out.len() - 1 - width + len);
     }
 }
+
+/// The same bytes, cut anywhere: the same slices, batches and records, and the same refusals.
+fn same_in_pieces(message: &Bytes, cuts: &[usize]) -> Result<(), TestCaseError> {
+    let pieces = crate::testing::split(message, cuts);
+    match (FetchBody::parse(message), FetchBody::parse_pieces(&pieces)) {
+        (Ok(whole), Ok(cut)) => {
+            prop_assert_eq!(&whole.errors, &cut.errors);
+            prop_assert_eq!(whole.slices.len(), cut.slices.len());
+            for (whole, cut) in whole.slices.iter().zip(&cut.slices) {
+                prop_assert_eq!(
+                    (&whole.topic, whole.topic_id, &whole.gaps),
+                    (&cut.topic, cut.topic_id, &cut.gaps)
+                );
+                prop_assert_eq!((whole.next_offset, whole.partition), (cut.next_offset, cut.partition));
+                prop_assert_eq!(records_of(whole), records_of(cut));
+            }
+        }
+        (whole, cut) => prop_assert_eq!(whole.err(), cut.err()),
+    }
+    let (whole, cut) = (Subscribed::parse(message), Subscribed::parse_pieces(&pieces));
+    prop_assert_eq!(whole.map_err(|e| e.to_string()).is_ok(), cut.map_err(|e| e.to_string()).is_ok());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn seams_do_not_show(records in some_records(6), more in some_records(6), cuts in crate::testing::any_cuts()) {
+        let gaps = [OffsetGap { first_offset: 3, last_offset: i64::MAX, reason: 1 }];
+        let next = i64::try_from(records.len()).unwrap();
+        let file = [stored(0, records), stored(next, more)].concat();
+        same_in_pieces(&entry(&gaps, &file), &cuts)?;
+        let two = [entry(&[], &file), entry(&gaps, &[])].concat();
+        same_in_pieces(&two.into(), &cuts)?;
+    }
+
+    #[test]
+    fn seams_do_not_hide_damage(
+        records in some_records(3), cuts in crate::testing::any_cuts(), at: proptest::sample::Index, byte: u8, short: bool,
+    ) {
+        let mut bytes = entry(&[], &stored(0, records)).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if short {
+            bytes.truncate(at);
+        }
+        let message = Bytes::from(bytes);
+        let pieces = crate::testing::split(&message, &cuts);
+        let read = |body: Result<FetchBody, SliceError>| -> Result<Vec<_>, SliceError> {
+            body?.slices.iter().map(records_in).collect()
+        };
+        prop_assert_eq!(read(FetchBody::parse(&message)), read(FetchBody::parse_pieces(&pieces)));
+    }
+}
+
+/// Offsets and bodies of the records of a slice, whatever they are.
+fn records_in(slice: &Slice) -> Result<Vec<(i64, Bytes)>, SliceError> {
+    let mut out = Vec::new();
+    for batch in slice.batches() {
+        let batch = batch?;
+        for record in batch.records()? {
+            let record = record?;
+            out.push((record.offset, Bytes::copy_from_slice(record.as_bytes())));
+        }
+    }
+    Ok(out)
+}
+
+#[test]
+fn within_large_pieces_nothing_is_copied() {
+    let batches: Vec<Vec<u8>> = (0..8).map(|n| stored(n, one(&["value"]))).collect();
+    let whole = entry(&[], &batches.concat());
+    // The fields in front, and a seam in the middle of a batch.
+    let head = whole.len() - batches.concat().len();
+    let seam = head + batches[0].len() * 4 + 10;
+    let pieces = [whole.slice(..head), whole.slice(head..seam), whole.slice(seam..)];
+    let Subscribed::Slice(slice) = Subscribed::parse_pieces(&pieces).unwrap() else { panic!("a slice") };
+    let shared = slice.batches().filter(|batch| {
+        let payload = batch.as_ref().unwrap().payload();
+        whole.as_ptr_range().contains(&payload.as_ptr())
+    });
+    assert_eq!(shared.count(), 7, "all but the one that straddles");
+}

@@ -17,17 +17,16 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Notify;
 use tokio_stream::Stream;
-use tonic::{Request, Streaming, client::Grpc};
 
 use super::{
     options::ProducerOptions,
     state::{AfterFailure, State},
 };
 use crate::{
-    client::{Client, MAX_MESSAGE},
+    client::Client,
     clock, endpoint,
     error::{Error, Result},
-    raw::{RawCodec, RawMessage},
+    raw::{self, Messages, RawMessage},
 };
 
 const PATH: PathAndQuery = PathAndQuery::from_static("/annals.v1.ProducerService/ProduceStream");
@@ -219,12 +218,8 @@ async fn wait_for_work(shared: &Shared) -> bool {
 async fn run_stream(shared: &Arc<Shared>) -> Ended {
     let stream = shared.begin_stream();
     let puller = Puller { shared: Arc::clone(shared), stream };
-    let mut grpc = Grpc::new(shared.client.channel()).max_decoding_message_size(MAX_MESSAGE);
-    let open = async move {
-        grpc.ready().await.map_err(|error| Error::from(tonic::Status::from_error(Box::new(error))))?;
-        let response = grpc.streaming(Request::new(puller), PATH, RawCodec).await.map_err(Error::from)?;
-        Ok(response.into_inner())
-    };
+    let channel = shared.client.channel();
+    let open = async move { raw::call(channel, PATH, puller).await.map_err(Error::from) };
     match carry(shared, open).await {
         Ok(ended) => ended,
         Err(error) => Ended::Failed(error),
@@ -233,9 +228,9 @@ async fn run_stream(shared: &Arc<Shared>) -> Ended {
 
 /// Opens the stream, then takes what comes: answers, silence, timers. The server may answer the call itself only with its
 /// first ack, so timers run from the beginning.
-async fn carry(shared: &Arc<Shared>, open: impl Future<Output = Result<Streaming<Bytes>>>) -> Result<Ended> {
+async fn carry(shared: &Arc<Shared>, open: impl Future<Output = Result<Messages>>) -> Result<Ended> {
     let mut open = std::pin::pin!(open);
-    let mut responses: Option<Streaming<Bytes>> = None;
+    let mut responses: Option<Messages> = None;
     let mut heard = clock::now();
     let mut refresh =
         clock::now() + if shared.read(|state| state.is_unassigned()) { REFRESH / 30 } else { REFRESH };
@@ -276,9 +271,9 @@ async fn carry(shared: &Arc<Shared>, open: impl Future<Output = Result<Streaming
     }
 }
 
-async fn next(responses: &mut Option<Streaming<Bytes>>) -> Result<Option<Bytes>> {
+async fn next(responses: &mut Option<Messages>) -> Result<Option<Bytes>> {
     match responses {
-        Some(responses) => responses.message().await.map_err(Error::from),
+        Some(responses) => Ok(responses.next().await?.map(raw::joined)),
         None => std::future::pending().await,
     }
 }

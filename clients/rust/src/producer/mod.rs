@@ -103,7 +103,7 @@ impl Producer {
 
     /// Takes a record if there is room.
     pub fn try_send(&self, record: &NewRecord<'_>) -> Result<Ack, TrySendError> {
-        self.shared.with(|state| match state.push(record, clock::now()) {
+        self.shared.with(|state| match state.push(record, clock::now) {
             Ok(pushed) => (Ok(pushed.ack), pushed.began_or_closed),
             // What fills the room must be on its way, or the room never comes.
             Err(NotTaken::Full) => (Err(TrySendError::Full), state.close_all()),

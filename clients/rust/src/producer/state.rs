@@ -8,7 +8,7 @@
 //! Invariants, which `check` tests:
 //! 1. Every batch pushed into gets exactly one outcome.
 //! 2. Batches of a partition leave in the order in which they were begun, and go back in that order.
-//! 3. `bytes` is the sum of what is open, ready and in flight.
+//! 3. `bytes` is the sum of what is open, ready and in flight; `filling` counts what is open.
 //! 4. While the number of partitions is unknown, records without an explicit partition go to the *unassigned* batch, whose
 //!    partitions the server chooses; it is closed before any other once the number is known, so keys keep their order.
 
@@ -84,6 +84,9 @@ pub(super) struct State {
     sticky: u32,
     unassigned: Option<Open>,
     open: Vec<Option<Open>>,
+    filling: usize,
+    /// Bytes of the batch closed last: what the next one probably takes.
+    usual: usize,
     ready: VecDeque<Batch>,
     in_flight: VecDeque<Batch>,
     bytes: usize,
@@ -110,6 +113,8 @@ impl State {
             sticky,
             unassigned: None,
             open: Vec::new(),
+            filling: 0,
+            usual: 0,
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
             bytes: 0,
@@ -120,8 +125,12 @@ impl State {
         }
     }
 
-    /// Takes a record into its partition's batch.
-    pub(super) fn push(&mut self, record: &NewRecord<'_>, now: Instant) -> Result<Pushed, NotTaken> {
+    /// Takes a record into its partition's batch. The time is asked for only when a batch begins.
+    pub(super) fn push(
+        &mut self,
+        record: &NewRecord<'_>,
+        now: impl Fn() -> Instant,
+    ) -> Result<Pushed, NotTaken> {
         if let Some(error) = &self.closed {
             return Err(NotTaken::Refused(error.clone()));
         }
@@ -151,14 +160,20 @@ impl State {
         &mut self,
         partition: Option<u32>,
         record: &NewRecord<'_>,
-        now: Instant,
+        now: impl Fn() -> Instant,
     ) -> Result<Pushed, NotTaken> {
         let mut began = false;
         loop {
+            let room = self.room_for_a_batch();
             let slot = slot(&mut self.unassigned, &mut self.open, partition);
             let open = slot.get_or_insert_with(|| {
                 began = true;
-                Open { builder: self.limits.builder(), ack: BatchAck::new(), since: now }
+                self.filling += 1;
+                Open {
+                    builder: self.limits.builder().with_capacity(room),
+                    ack: BatchAck::new(),
+                    since: now(),
+                }
             });
             let before = open.builder.len();
             let headers = record.headers.iter().copied();
@@ -178,6 +193,7 @@ impl State {
                 Err(error) => {
                     if open.builder.is_empty() {
                         *slot = None;
+                        self.filling -= 1;
                     }
                     return Err(NotTaken::Refused(refused(&error)));
                 }
@@ -193,12 +209,21 @@ impl State {
         }
     }
 
+    /// Bytes to set aside for a batch that begins, so that it is not moved each time it has doubled. Not so many that partitions
+    /// with little to send hold more than may be in flight.
+    fn room_for_a_batch(&self) -> usize {
+        let room = self.usual + self.usual / 8;
+        if room.saturating_mul(self.filling + 1) <= self.options.max_in_flight_bytes / 2 { room } else { 0 }
+    }
+
     /// Closes a partition's open batch.
     fn close(&mut self, partition: Option<u32>) {
         let Some(mut open) = slot(&mut self.unassigned, &mut self.open, partition).take() else { return };
         if partition == Some(self.sticky) && self.partitions > 0 {
             self.sticky = (self.sticky + 1) % self.partitions;
         }
+        self.filling -= 1;
+        self.usual = open.builder.len();
         let built = open.builder.finish();
         self.ready.push_back(Batch {
             partition,
@@ -257,6 +282,10 @@ impl State {
 
     /// The next batch to send, if there is one; it is in flight from here on.
     pub(super) fn pull(&mut self) -> Option<RawMessage> {
+        if self.ready.is_empty() && self.options.linger.is_zero() {
+            // The connection takes more: that is all they have waited for.
+            self.close_all();
+        }
         let batch = self.ready.pop_front()?;
         let head = Head {
             topic: &self.topic,
@@ -367,7 +396,7 @@ impl State {
 
     /// There is something to send.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || (self.filling > 0 && self.options.linger.is_zero())
     }
 
     /// There is something unanswered.
@@ -399,6 +428,8 @@ impl State {
         assert_eq!(self.bytes, open + closed, "bytes are those of what has no outcome");
         let empty = self.open.iter().chain([&self.unassigned]).flatten().any(|open| open.builder.is_empty());
         assert!(!empty, "no open batch is empty");
+        let filling = self.open.iter().chain([&self.unassigned]).flatten().count();
+        assert_eq!(self.filling, filling, "open batches are counted");
         assert!(self.closed.is_none() || open == 0, "nothing is open once closed");
     }
 }

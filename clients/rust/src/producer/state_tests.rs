@@ -21,7 +21,7 @@ fn state(partitions: u32, options: ProducerOptions) -> State {
 }
 
 fn push(state: &mut State, record: &NewRecord<'_>) -> Ack {
-    let pushed = match state.push(record, clock::now()) {
+    let pushed = match state.push(record, clock::now) {
         Ok(pushed) => pushed.ack,
         Err(error) => panic!("{error:?}"),
     };
@@ -76,9 +76,34 @@ fn keyless_records_stay_together_for_a_batch_and_then_move_on() {
 }
 
 #[test]
+fn without_linger_whatever_has_gathered_goes_when_the_connection_takes_more() {
+    let mut state = state(2, ProducerOptions { linger: Duration::ZERO, ..options() });
+    assert!(!state.has_ready() && state.pull().is_none());
+    push(&mut state, &NewRecord::new("1").partition(0));
+    assert!(state.has_ready(), "no timer has to pass");
+    push(&mut state, &NewRecord::new("2").partition(1));
+    push(&mut state, &NewRecord::new("3").partition(0));
+    assert!(state.pull().is_some() && state.pull().is_some() && state.pull().is_none());
+    state.check();
+    let sent: Vec<_> = state.in_flight.iter().map(|batch| (batch.partition, batch.records)).collect();
+    assert_eq!(sent, [(Some(0), 2), (Some(1), 1)]);
+    push(&mut state, &NewRecord::new("4").partition(0));
+    assert!(state.has_ready() && state.pull().is_some() && !state.has_ready());
+}
+
+#[test]
+fn with_linger_an_open_batch_waits() {
+    let mut state = state(1, options());
+    push(&mut state, &NewRecord::new("1"));
+    assert!(!state.has_ready() && state.pull().is_none());
+    state.close_due(clock::now() + state.options.linger);
+    assert!(state.has_ready() && state.pull().is_some());
+}
+
+#[test]
 fn a_partition_the_topic_does_not_have_is_refused() {
     let mut state = state(4, options());
-    match state.push(&NewRecord::new("v").partition(4), clock::now()) {
+    match state.push(&NewRecord::new("v").partition(4), clock::now) {
         Err(NotTaken::Refused(error)) => assert_eq!(error.reason(), reason::PARTITION_UNKNOWN),
         _ => panic!("taken"),
     }
@@ -89,7 +114,7 @@ fn a_partition_the_topic_does_not_have_is_refused() {
 fn what_is_too_large_is_refused_and_leaves_nothing_behind() {
     let mut state = state(1, options());
     let value = [b'x'; 300];
-    match state.push(&NewRecord::new(&value), clock::now()) {
+    match state.push(&NewRecord::new(&value), clock::now) {
         Err(NotTaken::Refused(error)) => assert_eq!(error.reason(), reason::RECORD_TOO_LARGE),
         _ => panic!("taken"),
     }
@@ -102,7 +127,7 @@ fn room_is_bounded_and_comes_back_with_acks() {
     let mut state = state(1, options());
     let value = [b'x'; 90];
     let mut taken = 0;
-    while state.push(&NewRecord::new(&value), clock::now()).is_ok() {
+    while state.push(&NewRecord::new(&value), clock::now).is_ok() {
         taken += 1;
     }
     assert!((10..=12).contains(&taken), "{taken}");
@@ -223,7 +248,7 @@ fn stopping_on_failure_sends_nothing_more() {
     let reasons: Vec<_> =
         acks.into_iter().map(|ack| said(ack).unwrap().unwrap_err().reason().to_owned()).collect();
     assert_eq!(reasons, [reason::MALFORMED, reason::PRODUCER_CLOSED, reason::PRODUCER_CLOSED]);
-    assert!(matches!(state.push(&NewRecord::new("v"), clock::now()), Err(NotTaken::Refused(_))));
+    assert!(matches!(state.push(&NewRecord::new("v"), clock::now), Err(NotTaken::Refused(_))));
     assert_eq!(state.take_failure().unwrap().reason(), reason::MALFORMED);
     state.check();
 }
@@ -246,8 +271,8 @@ fn an_unknown_topics_records_wait_unassigned_and_go_first() {
 fn batches_linger_and_are_due() {
     let mut state = state(2, ProducerOptions { linger: Duration::from_millis(5), ..options() });
     let begin = clock::now();
-    state.push(&NewRecord::new("1").partition(0), begin).unwrap();
-    state.push(&NewRecord::new("2").partition(1), begin + Duration::from_millis(3)).unwrap();
+    state.push(&NewRecord::new("1").partition(0), || begin).unwrap();
+    state.push(&NewRecord::new("2").partition(1), || begin + Duration::from_millis(3)).unwrap();
     assert_eq!(state.next_due(), Some(begin + Duration::from_millis(5)));
     assert!(!state.close_due(begin + Duration::from_millis(4)));
     assert!(state.close_due(begin + Duration::from_millis(5)));

@@ -5,13 +5,13 @@ use std::time::Duration;
 use annals_wire::{slice::FetchBody, v1};
 use http::uri::PathAndQuery;
 use prost::Message as _;
-use tonic::{Request, Status, client::Grpc};
+use tonic::{Response, Status};
 
 use super::{position::Position, records::Records};
 use crate::{
-    client::{Client, MAX_MESSAGE, Repeat},
+    client::{Client, Repeat},
     error::{Error, Result},
-    raw::{RawCodec, RawMessage},
+    raw::{self, RawMessage},
 };
 
 const PATH: PathAndQuery = PathAndQuery::from_static("/annals.v1.ConsumerService/Fetch");
@@ -94,13 +94,16 @@ impl Client {
             .call(Repeat::Safe, |channel| {
                 let message = message.clone();
                 async move {
-                    let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
-                    grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-                    grpc.unary(Request::new(message), PATH, RawCodec).await
+                    let mut answer = raw::call(channel, PATH, tokio_stream::once(message)).await?;
+                    let message = answer.next().await?;
+                    let message = message.ok_or_else(|| Status::internal("an answer without a message"))?;
+                    // How the call ended stands behind the message.
+                    answer.next().await?;
+                    Ok(Response::new(message))
                 }
             })
             .await?;
-        let body = FetchBody::parse(&body).map_err(Error::bad_answer)?;
+        let body = FetchBody::parse_pieces(&body).map_err(Error::bad_answer)?;
         Ok(Fetched {
             slices: body.slices.into_iter().map(Records::new).collect(),
             failures: body.errors.iter().map(Into::into).collect(),

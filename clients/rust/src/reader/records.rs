@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Records {
-    slice: Slice,
+    slice: Box<Slice>,
 }
 
 impl Records {
     pub(crate) fn new(slice: Slice) -> Self {
-        Self { slice }
+        Self { slice: Box::new(slice) }
     }
 
     /// Topic name.
@@ -131,8 +131,7 @@ impl Batch {
 
     /// The records, in offset order, from where the read began.
     pub fn records(&self) -> impl Iterator<Item = Result<RecordRef<'_>>> + '_ {
-        // `batches` has seen that this succeeds.
-        let records = self.batch.records().into_iter().flatten();
+        let records = self.batch.records().expect("`batches` has seen that it has records");
         records.filter_map(|record| match record {
             // A packed batch cannot be trimmed by the server.
             Ok(record) if record.offset < self.from => None,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use tokio::time::Instant;
-use tonic::{Request, Status, Streaming, client::Grpc};
+use tonic::Status;
 
 use super::{
     fetch::{PartitionFailure, codecs},
@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    client::{Client, MAX_MESSAGE},
+    client::Client,
     clock, endpoint,
     error::{Error, Result},
-    raw::{RawCodec, RawMessage},
+    raw::{self, Messages, RawMessage},
 };
 
 const PATH: PathAndQuery = PathAndQuery::from_static("/annals.v1.ConsumerService/Subscribe");
@@ -111,7 +111,7 @@ pub struct Reader {
     client: Client,
     options: ReaderOptions,
     positions: Vec<Position>,
-    stream: Option<Streaming<Bytes>>,
+    stream: Option<Messages>,
     heard: Instant,
     look_for_growth: Instant,
     failures_in_a_row: u32,
@@ -185,14 +185,9 @@ impl Reader {
             skip_damaged: self.options.skip_damaged,
         };
         let message = RawMessage { head: request.encode_to_vec(), ..Default::default() };
-        let mut grpc = Grpc::new(self.client.channel()).max_decoding_message_size(MAX_MESSAGE);
-        let opened = async {
-            grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-            grpc.server_streaming(Request::new(message), PATH, RawCodec).await
-        };
-        let opened =
-            opened.await.map_err(|status| endpoint::name_server(status.into(), self.client.server()))?;
-        self.stream = Some(opened.into_inner());
+        let opened = raw::call(self.client.channel(), PATH, tokio_stream::once(message)).await;
+        let opened = opened.map_err(|status| endpoint::name_server(status.into(), self.client.server()))?;
+        self.stream = Some(opened);
         self.heard = clock::now();
         self.tell(&ReaderState::Connected);
         Ok(())
@@ -203,7 +198,7 @@ impl Reader {
         let Some(stream) = &mut self.stream else { return Ok(None) };
         let growth = if self.options.follow_growth { self.look_for_growth } else { clock::far_future() };
         let message = tokio::select! {
-            message = stream.message() => message,
+            message = stream.next() => message,
             () = tokio::time::sleep_until(growth) => {
                 self.grow().await?;
                 return Ok(None);
@@ -229,8 +224,8 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, message: &Bytes) -> Result<Option<Event>> {
-        match Subscribed::parse(message).map_err(Error::bad_answer)? {
+    fn take(&mut self, message: &[Bytes]) -> Result<Option<Event>> {
+        match Subscribed::parse_pieces(message).map_err(Error::bad_answer)? {
             Subscribed::Slice(slice) => {
                 let position = self
                     .positions
