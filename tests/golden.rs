@@ -61,7 +61,7 @@ fn scratch(case: &str) -> tempfile::TempDir {
 
 fn judge(dir: &Path) -> Result<Verdict, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open_read_only(dir).unwrap());
-    verify(&disk, &mut State::default(), &mut |_| {})
+    verify(&disk, &mut State::default(), &mut |_, _| {})
 }
 
 fn open(dir: &Path) -> Result<(Arc<Broker>, Report), OpenError> {

@@ -1,20 +1,31 @@
-//! A broker of a command's own: this very binary, as a child process, for the demo, the bench and whoever else kills or
-//! measures one. It lives no longer than its [`Broker`].
+//! A broker of a command's own: this very binary, as a child process, for the demo, the tests of crashes, the bench and
+//! whoever else kills or measures one. It lives no longer than its [`Broker`].
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
 use super::exit::{Exit, Failure, io_failure};
 
+/// A start that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A broker that was started and has not said yet that it is ready; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    process: Process,
+}
+
 /// A running broker; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    child: Child,
+    process: Process,
     /// What it said when it was ready.
     pub(crate) ready: Ready,
 }
@@ -37,50 +48,103 @@ pub(crate) struct Recovery {
     pub(crate) milliseconds: f64,
 }
 
-impl Broker {
-    /// Starts one and waits until it is ready.
-    pub(crate) fn start(data: &Path, grpc: &str) -> Result<Self, Failure> {
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn kill(&mut self) -> Result<(), Failure> {
+        self.0.kill().map_err(|error| io_failure("the broker cannot be killed", &error))?;
+        self.0.wait().map_err(|error| io_failure("the broker does not end", &error))?;
+        Ok(())
+    }
+}
+
+impl Starting {
+    /// Starts one. What it says of itself goes to `log`, else to this command's standard error.
+    pub(crate) fn spawn(data: &Path, grpc: &str, log: Option<&Path>) -> Result<Self, Failure> {
         let program =
             std::env::current_exe().map_err(|error| io_failure("this program cannot be found", &error))?;
-        let mut child = Command::new(program)
+        let said = match log {
+            None => Stdio::inherit(),
+            Some(path) => File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|error| io_failure(path.display(), &error))?
+                .into(),
+        };
+        let child = Command::new(program)
             .args(["serve", "--data"])
             .arg(data)
             .args(["--grpc", grpc, "-f", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(said)
             .spawn()
             .map_err(|error| io_failure("the broker cannot be started", &error))?;
-        let Some(stdout) = child.stdout.take() else {
-            return Err(Failure::new(Exit::Failed, "the broker has no output"));
+        Ok(Self { process: Process(child) })
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(mut self) -> Result<Broker, Failure> {
+        let stdout = self.stdout()?;
+        let line = tokio::task::spawn_blocking(move || first_line(stdout));
+        let Ok(line) = tokio::time::timeout(PATIENCE, line).await else {
+            let seconds = PATIENCE.as_secs();
+            return Err(Failure::new(Exit::Failed, format!("the broker was not ready within {seconds} s")));
         };
-        let mut line = String::new();
-        let read = BufReader::new(stdout).read_line(&mut line);
-        if let Some(ready) = read.ok().and_then(|_| serde_json::from_str(&line).ok()) {
-            return Ok(Self { child, ready });
-        }
+        self.said(&line.unwrap_or_default())
+    }
+
+    fn stdout(&mut self) -> Result<ChildStdout, Failure> {
+        let stdout = self.process.0.stdout.take();
+        stdout.ok_or_else(|| Failure::new(Exit::Failed, "the broker has no output"))
+    }
+
+    /// Its first line came, or its end.
+    fn said(self, line: &str) -> Result<Broker, Failure> {
         // It has said why on standard error, and may be gone.
-        let _ = child.kill();
-        let _ = child.wait();
-        Err(Failure::new(Exit::Failed, "the broker did not start"))
+        let ready = serde_json::from_str(line);
+        let ready = ready.map_err(|_| Failure::new(Exit::Failed, "the broker did not start"))?;
+        Ok(Broker { process: self.process, ready })
+    }
+
+    /// SIGKILL, wherever it is in its start.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        self.process.kill()
+    }
+}
+
+impl Broker {
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(data: &Path, grpc: &str) -> Result<Self, Failure> {
+        let mut starting = Starting::spawn(data, grpc, None)?;
+        let line = first_line(starting.stdout()?);
+        starting.said(&line)
     }
 
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     /// SIGKILL: no warning, no last words, nothing flushed.
     pub(crate) fn kill(&mut self) -> Result<(), Failure> {
-        self.child.kill().map_err(|error| io_failure("the broker cannot be killed", &error))?;
-        self.child.wait().map_err(|error| io_failure("the broker does not end", &error))?;
-        Ok(())
+        self.process.kill()
     }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // It may be dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn first_line(stdout: ChildStdout) -> String {
+    let mut line = String::new();
+    // Whatever is wrong with it, it is not the line that was waited for.
+    let _ = BufReader::new(stdout).read_line(&mut line);
+    line
 }

@@ -1,6 +1,6 @@
 //! The command line: one file per command, one way to fail (`exit`), one way to print (`out`, `format`, `rows`).
 //!
-//! Commands talk to servers through `annals-client` alone; only `serve`, `demo` and `log` know what is behind it.
+//! Commands talk to servers through `annals-client` alone; only `serve`, `demo`, `log` and `crash-test` know what is behind it.
 //! Standard output is data and standard error is talk, so that a pipe never gets a byte that is no data.
 
 mod bench;
@@ -10,6 +10,7 @@ mod confirm;
 mod connect;
 mod consume;
 mod crash_model;
+mod crash_test;
 mod demo;
 mod exit;
 mod format;
@@ -63,6 +64,7 @@ enum Command {
     Topic(topic::Topic),
     Group(group::Group),
     Log(log::Log),
+    CrashTest(crash_test::CrashTest),
     Ping(ping::Ping),
     CrashModel(crash_model::CrashModel),
     Bench(bench::Bench),
@@ -103,6 +105,7 @@ fn dispatch(command: &Command) -> Result<Exit, Failure> {
         Command::Topic(args) => topic::run(args),
         Command::Group(args) => group::run(args),
         Command::Log(args) => log::run(args),
+        Command::CrashTest(args) => crash_test::run(args),
         Command::Ping(args) => ping::run(args),
         Command::CrashModel(args) => crash_model::run(args),
         Command::Bench(args) => bench::run(args),

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A bar, or nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
 }
@@ -35,6 +35,15 @@ impl Progress {
         Self::new(Some(total), known, known)
     }
 
+    /// Of so many `things`, or of an unknown number.
+    pub(crate) fn counted(total: Option<u64>, things: &str) -> Self {
+        Self::new(
+            total,
+            &format!("{{bar:30}} {{human_pos}}/{{human_len}} {things}  {{msg}}"),
+            &format!("{{spinner}} {{human_pos}} {things}  {{msg}}"),
+        )
+    }
+
     fn new(total: Option<u64>, known: &str, unknown: &str) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
         let template = if total.is_some() { known } else { unknown };
@@ -52,6 +61,15 @@ impl Progress {
         } else {
             self.bar.inc(count);
         }
+    }
+
+    /// So far of so much.
+    pub(crate) fn set(&self, position: u64, total: u64) {
+        let set = |state: &mut ProgressState| {
+            state.set_pos(position);
+            state.set_len(total);
+        };
+        self.bar.update(set);
     }
 
     /// Says a word beside the bar.

@@ -116,6 +116,20 @@ fn read_entry(bytes: &[u8]) -> Result<Option<Body>, String> {
     Ok(entry.body)
 }
 
+/// The positions that entries of [`Machine::lower_commits`] set: group, partition, next offset.
+pub fn lowered(entries: &[Vec<u8>]) -> Vec<(String, PartitionKey, i64)> {
+    let mut all = Vec::new();
+    for entry in entries {
+        let Ok(Some(Body::OffsetsCommitted(commit))) = read_entry(entry) else { continue };
+        all.extend(commit.positions.iter().filter_map(|position| {
+            let topic = annals_wire::ids::TopicId::from_slice(&position.topic_id)?;
+            let key = PartitionKey { topic, partition: position.partition };
+            Some((commit.group.clone(), key, position.next_offset))
+        }));
+    }
+    all
+}
+
 /// A part of the state as it was at a number; writing it down can wait until the lock is free.
 #[derive(Debug)]
 pub struct Frozen {

@@ -284,7 +284,7 @@ impl Machine for Anything {
 /// Judges a directory, dumps it, and of some opens it, twice: what the first start left the second takes.
 fn opened(disk: &MemoryDisk, input: &[u8]) -> bool {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let verdict = verify(&shared, &mut Anything, &mut |_| {});
+    let verdict = verify(&shared, &mut Anything, &mut |_, _| {});
     for file in files(&shared).unwrap() {
         let _damaged_or_not = dump(&shared, &file, &mut |_| true);
     }

@@ -24,7 +24,7 @@
 //! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
 //! | `upkeep`, `runner` | what is done in the background; the threads |
 //! | `mutant` | the rules, broken on purpose, for the model to notice |
-//! | `verify`, `dump` | one verdict over a directory; what a file says |
+//! | `verify`, [`repair`], `dump` | one verdict over a directory; what can be put right; what a file says |
 //!
 //! **What an ack means** is decided in one place, [`Storage::append`], and kept in one place, `commit`.
 //! A flush error is final: of the journal, for the process; of a segment, for its partition until the next start.
@@ -50,6 +50,7 @@ mod queue;
 mod ranges;
 mod read;
 pub mod recovery;
+pub mod repair;
 mod replace;
 mod ring;
 mod room;
@@ -78,7 +79,7 @@ pub use root::FORMAT_VERSION;
 pub use runner::{Runner, SectionSource};
 pub use snapshot::{Section, Written};
 pub use storage::{Change, Options, Storage};
-pub use verify::{Damage, Verdict, verify};
+pub use verify::{Damage, Verdict, verify, verify_running};
 pub use waiters::{Done, Durable};
 
 #[cfg(test)]

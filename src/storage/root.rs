@@ -19,6 +19,8 @@ use crate::clock::Clock;
 pub const FORMAT_VERSION: u32 = 1;
 /// Feature bits this release understands.
 pub(crate) const KNOWN_FEATURES: u64 = 0;
+/// Directory that `log repair` moves what is damaged to. Nothing in it is ever opened by a server.
+pub(crate) const QUARANTINE: &str = "quarantine";
 const NAME: &str = "ANNALS";
 const LEN: usize = 128;
 const MAGIC: [u8; 8] = *b"ANNALS\0\x01";

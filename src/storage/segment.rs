@@ -64,7 +64,7 @@ pub(crate) struct Tally {
 }
 
 /// Which segment a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SegmentId {
     pub(crate) key: PartitionKey,
     pub(crate) base: i64,

@@ -3,6 +3,7 @@
 #![allow(clippy::pedantic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod bench;
+mod crash_test;
 mod documents;
 mod groups;
 mod harness;

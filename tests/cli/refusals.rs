@@ -149,6 +149,19 @@ fn damage_is_seven_and_what_cannot_be_checked_is_one() {
         json_lines(&feed(annals(&["log", "dump", data.to_str().unwrap(), &segments[0]]), b"").printed);
     assert!(pieces.iter().any(|piece| piece["kind"] == "batch"));
 
+    // What the journal still holds a start would write again, and that is no damage: a start puts it behind a snapshot.
+    let mut again = Command::new(crate::harness::ANNALS)
+        .args(["serve", "--grpc", "127.0.0.1:0", "-f", "json", "--data"])
+        .arg(&data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(again.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    again.kill().unwrap();
+    again.wait().unwrap();
+
     // A sealed segment, one bit.
     let path = data.join(&segments[0]);
     let mut bytes = fs::read(&path).unwrap();

@@ -45,13 +45,7 @@ pub(super) fn newest(
     for sequence in sequences.into_iter().rev().take(4) {
         match snapshot::read(disk, root, sequence) {
             Ok(found) => {
-                let start = found.start.as_ref().map(|start| Place {
-                    sequence: start.sequence,
-                    file: start.file,
-                    position: start.position,
-                    previous_crc: start.previous_crc,
-                });
-                let Some(start) = start else { continue };
+                let Some(start) = start_of(&found) else { continue };
                 kept.insert(0, Kept { sequence, start });
                 newest.get_or_insert(found);
                 if kept.len() == 2 {
@@ -69,6 +63,16 @@ pub(super) fn newest(
         (None, Some(error)) => Err(error),
         (snapshot, _) => Ok(Base { snapshot, kept, proven }),
     }
+}
+
+/// The place of the first frame that a snapshot does not hold.
+pub(super) fn start_of(snapshot: &internal::Snapshot) -> Option<Place> {
+    snapshot.start.as_ref().map(|start| Place {
+        sequence: start.sequence,
+        file: start.file,
+        position: start.position,
+        previous_crc: start.previous_crc,
+    })
 }
 
 /// What the snapshot holds.

@@ -22,8 +22,8 @@ mod replay;
 mod report;
 mod tail;
 
-pub(crate) use found::FoundPartition;
-pub(crate) use replay::replay;
+pub(crate) use found::{FoundSegment, Inline};
+pub(crate) use replay::{Replayed, replay, replay_from, replay_running};
 pub use report::{PartitionReport, Report};
 
 use super::snapshot::Section;

@@ -135,7 +135,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
         partition.closed_because().is_none().then(|| partition.bounds().log_end)
     };
     let lowered = machine.lower_commits(&ends);
-    report.lowered_commits = lowered.len();
+    report.lowered_commits.clone_from(&lowered);
     let mut bodies = vec![Body::Started(Started { epoch, time_ms: clock.wall_ms() })];
     if !planted(Mutant::StartedWithoutDecisions) {
         bodies.extend(rebuilt.decisions);

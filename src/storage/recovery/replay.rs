@@ -83,6 +83,9 @@ impl Replayed {
     }
 }
 
+/// Times that the chain of a running server is gone on with before it is left at that.
+const GO_ON: usize = 8;
+
 /// Reads snapshot and journal; gives the state machine its sections and entries.
 pub(crate) fn replay(
     disk: &Arc<dyn Disk>,
@@ -91,8 +94,83 @@ pub(crate) fn replay(
     machine: &mut dyn Machine,
 ) -> Result<Replayed, OpenError> {
     let mut damages = Vec::new();
+    let base = base::newest(disk, root, &mut damages)?;
+    let mut found = replay_on(disk, root, access, base, machine)?;
+    found.damages = damages;
+    Ok(found)
+}
+
+/// As [`replay`], reading only, from a snapshot that is no file, or not yet. `sequences`: the one it would have in its
+/// name, and the highest that the name of any other says was durable.
+pub(crate) fn replay_from(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    snapshot: internal::Snapshot,
+    (sequence, proven): (u64, u64),
+    machine: &mut dyn Machine,
+) -> Result<Replayed, OpenError> {
+    let start = base::start_of(&snapshot).unwrap_or(BEGINNING);
+    let base = Base { snapshot: Some(snapshot), kept: vec![Kept { sequence, start }], proven };
+    replay_on(disk, root, Access::Read, base, machine)
+}
+
+fn replay_on(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    access: Access,
+    base: Base,
+    machine: &mut dyn Machine,
+) -> Result<Replayed, OpenError> {
     let files = ring_files(disk)?;
-    let Base { snapshot, kept, proven } = base::newest(disk, root, &mut damages)?;
+    let mut chain = begin((disk, root, access), &files, base, machine)?;
+    let proven = chain.durable;
+    chain.run()?;
+    let durable = chain.durable;
+    let mut found = chain.found;
+    open_the_rest(disk, root, access, &files, &mut found);
+    if !planted(Mutant::DamageTakenForTail) {
+        prove_torn(root, &found, proven)?;
+    }
+    let first_unproven =
+        (durable + 1).saturating_sub(found.next.sequence.saturating_sub(found.unproven.len() as u64));
+    found.unproven.drain(..usize::try_from(first_unproven).unwrap_or(usize::MAX).min(found.unproven.len()));
+    Ok(found)
+}
+
+/// As [`replay`], reading only, of a journal that may be written to meanwhile. Damage that is told may be the ring going
+/// on under the reading: then it is another place that looks so at the next call.
+pub(crate) fn replay_running(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    machine: &mut dyn Machine,
+) -> Result<Replayed, OpenError> {
+    let files = ring_files(disk)?;
+    let mut damages = Vec::new();
+    let base = base::newest(disk, root, &mut damages)?;
+    let mut chain = begin((disk, root, Access::Read), &files, base, machine)?;
+    chain.found.damages = damages;
+    let proven = chain.durable;
+    for _ in 0..GO_ON {
+        chain.run()?;
+        chain.found.free.clear();
+        open_the_rest(disk, root, Access::Read, &files, &mut chain.found);
+        match prove_torn(root, &chain.found, proven) {
+            Ok(()) => break,
+            // A frame that was not there when the chain ended may be there by now, and then it ended for no other reason.
+            Err(damage) if chain.next_frame()?.is_none() => return Err(damage),
+            Err(_) => {}
+        }
+    }
+    Ok(chain.found)
+}
+
+/// The chain before its first frame, with all that the base holds.
+fn begin<'a>(
+    (disk, root, access): (&'a Arc<dyn Disk>, &'a Root, Access),
+    files: &[u32],
+    Base { snapshot, kept, proven }: Base,
+    machine: &'a mut dyn Machine,
+) -> Result<Chain<'a>, OpenError> {
     let start = kept.last().map_or(BEGINNING, |kept| kept.start);
     let mut found = Replayed {
         topics: BTreeMap::new(),
@@ -107,23 +185,14 @@ pub(crate) fn replay(
         last_number: 0,
         frames: 0,
         unproven: Vec::new(),
-        damages,
+        damages: Vec::new(),
     };
     if let Some(snapshot) = snapshot {
         base::restore(&mut found, snapshot, machine)?;
     }
-    let mut chain = Chain { disk, root, access, found, machine, durable: proven };
-    chain.run()?;
-    let durable = chain.durable;
-    let mut found = chain.found;
-    open_the_rest(disk, root, access, &files, &mut found);
-    if !planted(Mutant::DamageTakenForTail) {
-        prove_torn(root, &found, proven)?;
-    }
-    let first_unproven =
-        (durable + 1).saturating_sub(found.next.sequence.saturating_sub(found.unproven.len() as u64));
-    found.unproven.drain(..usize::try_from(first_unproven).unwrap_or(usize::MAX).min(found.unproven.len()));
-    Ok(found)
+    let first = ring::open_file(disk, root, found.next.file, access)?;
+    found.used.push_back(first);
+    Ok(Chain { disk, root, access, found, machine, durable: proven })
 }
 
 fn ring_files(disk: &Arc<dyn Disk>) -> Result<Vec<u32>, OpenError> {
@@ -159,8 +228,6 @@ struct Chain<'a> {
 
 impl Chain<'_> {
     fn run(&mut self) -> Result<(), OpenError> {
-        let first = ring::open_file(self.disk, self.root, self.found.next.file, self.access)?;
-        self.found.used.push_back(first);
         while let Some((header, frame)) = self.next_frame()? {
             self.durable = self.durable.max(header.durable);
             self.found.epoch = self.found.epoch.max(header.epoch);

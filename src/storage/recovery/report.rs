@@ -21,8 +21,9 @@ pub struct Report {
     pub records: u64,
     /// Bytes behind the end of partitions that were never acked and were wiped.
     pub cut_bytes: u64,
-    /// Committed positions lowered, because a log lost a tail that its durability did not promise.
-    pub lowered_commits: usize,
+    /// Entries that lower committed positions, because a log lost a tail that its durability did not promise; what is in
+    /// them the state machine knows.
+    pub lowered_commits: Vec<Vec<u8>>,
     /// Partitions that needed anything.
     pub partitions: Vec<PartitionReport>,
     /// What is damaged but does not stop the server, one sentence each.
