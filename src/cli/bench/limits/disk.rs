@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::Path,
+    time::Duration,
 };
 
 use super::{PIECE, TIME, apart};
@@ -19,6 +20,8 @@ use crate::{
 
 /// Largest file: no more than the kernel keeps without writing it out meanwhile.
 pub(super) const MOST: u64 = 1 << 30;
+/// What was written or deleted just before still keeps the disk busy for so long; it is not the limit of what comes.
+const SETTLE: Duration = Duration::from_millis(300);
 /// A file that is written over and over, as a ring is.
 const RING: u64 = 64 << 20;
 
@@ -77,16 +80,18 @@ fn over_and_over(clock: &dyn Clock, file: &File, bytes: usize) -> io::Result<Flu
     let piece = vec![2_u8; bytes];
     let places = (RING / bytes as u64).max(1);
     let mut latencies = Latencies::new();
-    let began = clock.monotonic();
+    let begin = clock.monotonic() + SETTLE;
     for n in 0.. {
         let before = clock.monotonic();
         file.write_all_at(&piece, n % places * bytes as u64)?;
         file.sync_data()?;
         let after = clock.monotonic();
-        latencies.record(before, after);
-        let took = after.saturating_sub(began);
-        if took >= TIME {
-            let megabytes_per_second = per_second((n + 1) * bytes as u64, took) / 1e6;
+        if before >= begin {
+            latencies.record(before, after);
+        }
+        let took = after.saturating_sub(begin);
+        if took >= TIME && latencies.len() > 0 {
+            let megabytes_per_second = per_second(latencies.len() * bytes as u64, took) / 1e6;
             return Ok(Flush { megabytes_per_second, latencies });
         }
     }
