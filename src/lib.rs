@@ -5,12 +5,13 @@
 //! Rooms form a line, and a room names only rooms to its left (`tests/tidy.rs` holds it):
 //!
 //! ```text
-//! annals-wire <- { annals-client, clock sync } <- storage <- state <- broker <- { grpc, model } <- server <- cli <- main
+//! annals-wire <- { annals-client, clock sync metrics } <- storage <- state <- broker <- { grpc, model } <- server <- cli <- main
 //! ```
 //!
 //! | room | what it is | knows nothing of |
 //! |---|---|---|
 //! | [`clock`], [`sync`] | the only readers of time and randomness; the only names of locks and atomics | anything |
+//! | [`metrics`] | what is counted, one named function each | anything but [`sync`] |
 //! | [`storage`] | the disk: journal, segments, snapshots, recovery | tokio, topic names, groups |
 //! | [`state`] | the truth that is not records: topics, committed offsets, request ids; pure `apply(entry)` | disks, time, tokio |
 //! | [`broker`] | the meaning of produce, fetch and commit | protobuf services |
@@ -40,6 +41,7 @@ pub mod clock;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod grpc;
+pub mod metrics;
 pub mod model;
 pub mod server;
 pub mod state;

@@ -70,6 +70,9 @@ const RETRY_SOON: Duration = Duration::from_millis(200);
 /// When to come back if the disk is full.
 const RETRY_FULL: Duration = Duration::from_secs(1);
 
+/// Reasons told at a time.
+const MOST_REASONS: usize = 20;
+
 /// How long the end of the broker waits for those who are storing records, and how often it looks.
 const STOP_WAITS: u32 = 1000;
 const STOP_WAIT: Duration = Duration::from_millis(1);
@@ -197,6 +200,16 @@ impl Broker {
         self.drain.borrow().is_some()
     }
 
+    /// Bytes that were read could not be sent: they are verified again before they are served again.
+    pub fn distrust(&self) {
+        self.storage.distrust();
+    }
+
+    /// Why the journal takes nothing any more, if so.
+    pub fn failure(&self) -> Option<&str> {
+        self.storage.failure()
+    }
+
     /// How it is.
     pub fn health(&self) -> Health {
         if let Some(reason) = self.storage.failure() {
@@ -209,10 +222,14 @@ impl Broker {
         for topic in self.catalog.all() {
             for lane in &topic.lanes {
                 let place = || format!("{}[{}]", topic.name(), lane.partition.key().partition);
-                if let Some(why) = lane.partition.closed_because() {
-                    reasons.push(format!("{} cannot be read: {why}", place()));
-                } else if lane.partition.is_fenced() {
-                    reasons.push(format!("{} takes no more records until a restart", place()));
+                if let Some(why) = lane.partition.fenced_because() {
+                    reasons.push(format!("{} takes no more records until a restart: {why}", place()));
+                }
+                for (first, last) in lane.partition.damages() {
+                    reasons.push(format!("{}: offsets {first} to {last} are damaged", place()));
+                }
+                if reasons.len() >= MOST_REASONS {
+                    return Health::Degraded { reasons };
                 }
             }
         }

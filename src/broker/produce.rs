@@ -238,6 +238,7 @@ impl Broker {
                 Err(Error::PartitionFenced { topic, partition: partition(batch) })
             }
             AppendError::DiskFull => Err(Error::DiskFull { retry_delay: RETRY_FULL }),
+            AppendError::NoFiles { limit } => Err(Error::LimitReached { what: "open segment files", limit }),
             AppendError::Closed => Err(Error::ShuttingDown { retry_delay: RETRY_SOON }),
             AppendError::Repeated { batch } => {
                 unreachable!("batch {batch}: a request is sorted by partition")

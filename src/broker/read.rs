@@ -13,11 +13,11 @@ use annals_wire::{
 use bytes::Bytes;
 
 use super::{
-    CodecSet, Error, Slice,
+    CodecSet, Error, RETRY_SOON, Slice,
     catalog::{Lane, Topic},
 };
 use crate::{
-    storage::{Gap, Read, ReadError, Runs},
+    storage::{Gap, Read, ReadError, Runs, is_out_of_files},
     sync::Arc,
 };
 
@@ -259,6 +259,7 @@ pub(crate) fn read_error(topic: &Topic, lane: &Lane, requested: i64, error: Read
         }
         ReadError::Damaged { first, last } => Error::CorruptData { topic, partition, first, last },
         ReadError::Removed => Error::TopicNotFound { topic, did_you_mean: None },
+        ReadError::Io(error) if is_out_of_files(&error) => Error::Throttled { retry_delay: RETRY_SOON },
         ReadError::Io(error) => Error::ReadFailed { topic, partition, why: error.to_string() },
     }
 }

@@ -41,13 +41,18 @@ pub(crate) fn run(args: &Ping) -> Result<Exit, Failure> {
         let out = Out::new();
         let format = Format::choose(args.format.as_ref(), out.terminal);
         if format == Format::Table {
-            let line = format!(
+            let mut text = format!(
                 "Annals {} at {} answers in {:.1} ms\n",
                 info.version,
                 args.server.name(),
                 took.as_secs_f64() * 1000.0
             );
-            return out.finish(line.as_bytes(), Exit::Ok);
+            for warning in &info.warnings {
+                text.push_str("  warning: ");
+                text.push_str(warning);
+                text.push('\n');
+            }
+            return out.finish(text.as_bytes(), Exit::Ok);
         }
         let mut rows = Rows::new(&["server", "version", "cluster_id", "format_version", "round_trip_us"]);
         let cluster = uuid::Uuid::from_slice(&info.cluster_id).map(|id| id.to_string()).unwrap_or_default();

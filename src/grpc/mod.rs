@@ -194,6 +194,13 @@ impl Door {
         self.shared.drain.send_replace(Some(deadline_ms));
     }
 
+    /// Bytes on their way to a client could not be read: whatever is served from now on is verified again.
+    pub fn distrust(&self) {
+        if let Some(open) = self.shared.open.get() {
+            open.raw.broker.distrust();
+        }
+    }
+
     async fn tell(&self, status: ServingStatus) {
         for service in SERVICES.into_iter().chain([""]) {
             self.health.0.set_service_status(service, status).await;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use super::{Services, convert};
+use crate::broker::Health;
 
 /// Number of the one node.
 pub(super) const NODE: u32 = 0;
@@ -18,10 +19,24 @@ impl ServerService for Services {
         _: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let limits = self.broker.limits();
+        let counts = crate::metrics::read();
+        let warnings = match self.broker.health() {
+            Health::Degraded { reasons } => reasons,
+            Health::Failed { reason } => vec![reason],
+            Health::Serving | Health::Draining => Vec::new(),
+        };
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             cluster_id: Bytes::copy_from_slice(&self.broker.cluster_id()),
             format_version: crate::storage::FORMAT_VERSION,
+            warnings,
+            counts: Some(v1::Counts {
+                damaged_ranges: counts.damaged_ranges,
+                fenced_partitions: counts.fenced_partitions,
+                map_faults: counts.map_faults,
+                scrubbed_bytes: counts.scrubbed_bytes,
+                scrub_passes: counts.scrub_passes,
+            }),
             features: FEATURES.map(str::to_owned).into(),
             limits: Some(v1::Limits {
                 max_record_bytes: limits.max_record_bytes,

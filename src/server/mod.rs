@@ -11,6 +11,7 @@
 //! 4. When the journal fails no ack is given any more, so the process ends, with a message.
 
 mod banner;
+mod budget;
 mod config;
 mod connection;
 mod data;
@@ -35,6 +36,7 @@ use crate::{
     broker::{self, Broker, Health, Limits, Running, TopicDefaults},
     clock::{Clock, SystemClock},
     grpc::{self, Door},
+    metrics,
     storage::{Disk, Options, Report},
     sync::Arc,
 };
@@ -78,10 +80,12 @@ pub async fn start_on(
 }
 
 async fn start_over(
-    config: Config,
+    mut config: Config,
     clock: Arc<dyn Clock>,
     open: impl FnOnce(&Config) -> Result<Arc<dyn Disk>, ServeError>,
 ) -> Result<Server, ServeError> {
+    let mut options = options(&config);
+    budget::fit(&mut config, &mut options, budget::System::read())?;
     let listener = Listener::bind(&config.grpc).await?;
     let address =
         listener.address().map_err(|source| ServeError::Address { address: config.grpc.clone(), source })?;
@@ -94,7 +98,7 @@ async fn start_over(
     let accepting = tokio::spawn(listen::accept(listener, door.clone(), config.connections, rules, stopped));
 
     let recovering = {
-        let (clock, options, broker_config) = (Arc::clone(&clock), options(&config), broker_config(&config));
+        let (clock, broker_config) = (Arc::clone(&clock), broker_config(&config));
         let data = config.data.clone();
         tokio::task::spawn_blocking(move || {
             let (broker, report) = Broker::open(disk, clock, options, broker_config)
@@ -132,7 +136,11 @@ fn shown(given: &str, taken: &Address) -> Arc<str> {
 }
 
 fn options(config: &Config) -> Options {
-    Options { ring_bytes: config.journal_bytes, ..Options::default() }
+    Options {
+        ring_bytes: config.journal_bytes,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
+        ..Options::default()
+    }
 }
 
 fn broker_config(config: &Config) -> broker::Config {
@@ -178,8 +186,8 @@ impl Server {
     /// Returns when the journal has failed, with what it says.
     pub async fn failed(&self) -> ServeError {
         loop {
-            if let Health::Failed { reason } = self.broker.health() {
-                return ServeError::Failed { what: reason };
+            if let Some(reason) = self.broker.failure() {
+                return ServeError::Failed { what: reason.to_owned() };
             }
             tokio::time::sleep(HEALTH_INTERVAL).await;
         }
@@ -211,6 +219,15 @@ impl Server {
         accepting.abort();
         let tally = self.door.tally();
         tracing::info!(calls = tally.calls, failed = tally.failed, "the door is closed");
+        let counts = metrics::read();
+        tracing::info!(
+            damaged_ranges = counts.damaged_ranges,
+            fenced_partitions = counts.fenced_partitions,
+            map_faults = counts.map_faults,
+            scrubbed_bytes = counts.scrubbed_bytes,
+            scrub_passes = counts.scrub_passes,
+            "what the disk gave"
+        );
         let running = self.running;
         let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
         stopped

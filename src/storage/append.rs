@@ -18,6 +18,7 @@ use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
+    disk::is_out_of_files,
     error::AppendError,
     frame::BatchBytes,
     key::Level,
@@ -146,6 +147,7 @@ impl Storage {
         if self.is_closed() {
             return Err(AppendError::Closed);
         }
+        self.notice_faults();
         let mut locked = lock_in_order(appends, mode)?;
         for item in &mut locked {
             check(item)?;
@@ -222,12 +224,20 @@ impl Storage {
         for (done, item) in locked.iter().enumerate() {
             let Err(error) = item.segment().write(item.bytes()) else { continue };
             for written in locked.iter().take(done + 1) {
-                if written.segment().unwrite(written.bytes().len() as u64).is_err() {
+                // Nothing was written into a file that was cut, and it must not grow again; nor into one that is not open.
+                let untouched =
+                    written.index == item.index && (written.segment().is_lost() || is_out_of_files(&error));
+                if !untouched && written.segment().unwrite(written.bytes().len() as u64).is_err() {
                     self.fence(written.append.partition, &error);
                 }
             }
             return Err(match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
+                _ if is_out_of_files(&error) => self.no_files(),
+                _ if item.segment().is_lost() => {
+                    item.append.partition.lost(item.segment());
+                    AppendError::Fenced { batch: item.index }
+                }
                 _ => {
                     self.fence(item.append.partition, &error);
                     AppendError::Fenced { batch: item.index }
@@ -423,7 +433,9 @@ fn place(item: &mut Locked<'_>) -> Result<(), AppendError> {
         Fit::Roll if item.log.spare.as_ref().is_some_and(|spare| spare.allocated >= spare_needs(bytes)) => {
             item.rolls = true;
         }
-        Fit::Roll | Fit::Allocate(..) => return Err(AppendError::NotPrepared { batch: item.index }),
+        Fit::Roll | Fit::Allocate(..) => {
+            return Err(AppendError::NotPrepared { batch: item.index });
+        }
     }
     Ok(())
 }

@@ -166,6 +166,7 @@ impl Storage {
         self.ledger()
             .set_available(committer.ring.available(self.options().largest_item()), committer.ring.size());
         drop(committer);
+        fail_lost(items, plan);
         items.clear();
         self.release(last, plan, due);
         cycle.clear();
@@ -202,6 +203,7 @@ impl Storage {
 
     /// Flushes what must be flushed before the frames, and takes out the items that cannot be entered.
     fn flush_segments(self: &Arc<Self>, items: &mut Vec<Item>, plan: &mut Plan) {
+        self.notice_faults();
         for item in &*items {
             for partition in item.work.iter().filter_map(Work::partition) {
                 plan.touched.entry(partition.key()).or_insert_with(|| Arc::clone(partition));
@@ -225,10 +227,12 @@ impl Storage {
             self.fence(&partition, &error);
             plan.fenced.insert(partition.key());
         }
+        let fenced = plan.touched.values().filter(|partition| partition.is_fenced());
+        plan.fenced.extend(fenced.map(|partition| partition.key()));
         give_up(items, plan);
         for key in &plan.fenced {
             if let Some(partition) = plan.touched.get(key) {
-                partition.fence();
+                partition.fence("a request that failed in another partition had records for it, too");
             }
         }
     }
@@ -252,7 +256,7 @@ impl Storage {
                     ring.write(frame)?;
                 }
                 let number = item.first + index as u64;
-                Self::enter(frame, open, plan, number, work)?;
+                Self::enter(frame, open, plan, number, work);
             }
         }
         open.close_all(frame);
@@ -262,13 +266,7 @@ impl Storage {
         ring.flush()
     }
 
-    fn enter(
-        frame: &mut FrameBuilder,
-        open: &mut OpenRuns,
-        plan: &Plan,
-        number: u64,
-        work: &Work,
-    ) -> io::Result<()> {
+    fn enter(frame: &mut FrameBuilder, open: &mut OpenRuns, plan: &Plan, number: u64, work: &Work) {
         match work {
             Work::Entry(body) => {
                 frame.push(&Entry { number, may_ignore: false, body: Some(body.clone()) });
@@ -289,22 +287,21 @@ impl Storage {
             }
             Work::Sync { partition, upto } => {
                 open.close(partition.key(), frame);
-                enter_upto(frame, partition, number, *upto)?;
+                enter_upto(frame, partition, number, *upto);
             }
             Work::Batch(batch) if !batch.inline && plan.extents.contains(&batch.partition.key()) => {
-                enter_before(frame, open, number, batch)?;
+                enter_before(frame, open, number, batch);
                 open.add(number, batch, frame);
                 *batch.partition.entered.lock() = Some(batch.upto());
             }
             Work::Batch(batch) => {
                 open.close(batch.partition.key(), frame);
-                enter_before(frame, open, number, batch)?;
+                enter_before(frame, open, number, batch);
                 let topic = batch.partition.key().topic;
                 frame.push_batch(number, &topic, &place_of(batch), &batch.bytes);
                 *batch.partition.entered.lock() = Some(batch.upto());
             }
         }
-        Ok(())
     }
 
     fn release(self: &Arc<Self>, last: u64, plan: &Plan, due: &mut Vec<Due>) {
@@ -318,29 +315,23 @@ impl Storage {
 }
 
 /// What lies before a batch and was never entered: bytes written below `fsync`. They were flushed in this cycle.
-fn enter_before(
-    frame: &mut FrameBuilder,
-    open: &mut OpenRuns,
-    number: u64,
-    batch: &BatchWork,
-) -> io::Result<()> {
+fn enter_before(frame: &mut FrameBuilder, open: &mut OpenRuns, number: u64, batch: &BatchWork) {
     if batch.partition.entered_offset() >= batch.base_offset {
-        return Ok(());
+        return;
     }
     open.close(batch.partition.key(), frame);
-    enter_upto(frame, &batch.partition, number, batch.before())
+    enter_upto(frame, &batch.partition, number, batch.before());
 }
 
 /// Enters everything of a partition up to a place.
-fn enter_upto(frame: &mut FrameBuilder, partition: &Partition, number: u64, upto: Upto) -> io::Result<()> {
+fn enter_upto(frame: &mut FrameBuilder, partition: &Partition, number: u64, upto: Upto) {
     if partition.entered_offset() >= upto.next_offset {
-        return Ok(());
+        return;
     }
-    for run in extent::runs(partition, number, upto)? {
+    for run in extent::runs(partition, number, upto) {
         frame.push(&run.entry());
     }
     *partition.entered.lock() = Some(upto);
-    Ok(())
 }
 
 /// Where a batch lies; the frame adds whose it is and its bytes.
@@ -449,6 +440,18 @@ fn give_up(items: &mut Vec<Item>, plan: &mut Plan) {
         });
         if items.len() == before {
             return;
+        }
+    }
+}
+
+/// What a file lost during the cycle is not acked, although the journal has it.
+fn fail_lost(items: &[Item], plan: &mut Plan) {
+    if !plan.touched.iter().any(|(key, partition)| partition.is_fenced() && !plan.fenced.contains(key)) {
+        return;
+    }
+    for item in items {
+        if item.work.iter().filter_map(Work::partition).any(|partition| partition.is_fenced()) {
+            plan.failed.extend(item.first..=item.last());
         }
     }
 }

@@ -55,6 +55,11 @@ pub enum AppendError {
     },
     /// The disk is full; goes away by itself when there is space.
     DiskFull,
+    /// No more files may be open; closing what is not in use takes a moment.
+    NoFiles {
+        /// How many segments may be open.
+        limit: u64,
+    },
     /// The partition was fenced after a failed flush or write; a restart recovers it.
     Fenced {
         /// Index into the batches of the call.

@@ -1,16 +1,18 @@
-//! Read-only maps of files, and the one call of the kernel that no safe crate offers: all the `unsafe` of the storage.
+//! Read-only maps of files, and the one call of the kernel that no safe crate offers. With `fault` all the `unsafe` of the storage.
 //!
 //! A map is handed out as [`Bytes`]: one owner, any number of slices, no copy; the map goes when the last of them
 //! goes. So a reader may hold on to bytes of a file that has been closed, renamed or removed.
 //!
 //! What makes a map sound is kept by others, and is the reason why only `disk/real` may ask for one:
 //! 1. The file is at least as long as the map when it is made (checked here), and the engine never cuts a file
-//!    below bytes it has handed out. Cut from outside, a load from the lost pages ends the process (SIGBUS).
+//!    below bytes it has handed out. Cut from outside, or on a disk that does not read, the lost pages read as zeros and the
+//!    flag given with the file is set (`fault`): whoever verified bytes looks at it before it hands them on.
 //! 2. Bytes are lent only from ranges nobody writes to any more. The rest of a map may change under it, by
 //!    `pwritev` into the same page cache; nothing reads it through the map.
 //!
 //! Address space is a budget ([`Usage`]): the kernel allows a process 65,530 maps unless told otherwise, and when
-//! they are used up the next large allocation fails too. Half of them may be files; beyond that callers copy.
+//! they are used up the next large allocation fails too. Half of them may be files, and half of the address space where
+//! that is limited (`ulimit -v`); beyond that callers copy.
 
 use std::{
     fmt, io,
@@ -20,7 +22,8 @@ use std::{
 use bytes::Bytes;
 use memmap2::{Mmap, MmapOptions};
 
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering};
+use super::fault::{self, Watch};
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// How many maps and mapped bytes there are, those kept alive only by a reader included.
 #[derive(Debug)]
@@ -28,12 +31,13 @@ pub(crate) struct Usage {
     maps: AtomicUsize,
     bytes: AtomicU64,
     max_maps: usize,
+    max_bytes: u64,
 }
 
 impl Usage {
-    /// Counts from zero; at most `max_maps` at a time.
-    pub(crate) fn new(max_maps: usize) -> Arc<Self> {
-        Arc::new(Self { maps: AtomicUsize::new(0), bytes: AtomicU64::new(0), max_maps })
+    /// Counts from zero; at most `max_maps` at a time, and so many bytes of address space.
+    pub(crate) fn new(max_maps: usize, max_bytes: u64) -> Arc<Self> {
+        Arc::new(Self { maps: AtomicUsize::new(0), bytes: AtomicU64::new(0), max_maps, max_bytes })
     }
 
     /// Maps alive.
@@ -49,8 +53,10 @@ impl Usage {
     fn take(self: &Arc<Self>, length: u64) -> Option<Share> {
         let room = |maps| (maps < self.max_maps).then_some(maps + 1);
         self.maps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
-        self.bytes.fetch_add(length, Ordering::Relaxed);
-        Some(Share { usage: Arc::clone(self), length })
+        let before = self.bytes.fetch_add(length, Ordering::Relaxed);
+        let share = Share { usage: Arc::clone(self), length };
+        // Too much goes back with the share.
+        (before.saturating_add(length) <= self.max_bytes).then_some(share)
     }
 }
 
@@ -67,8 +73,9 @@ impl Drop for Share {
     }
 }
 
-/// Owner of a map: what the [`Bytes`] of it keep alive. Unmapped first, then no longer counted.
+/// Owner of a map: what the [`Bytes`] of it keep alive. No longer watched first, then unmapped, then no longer counted.
 struct Map {
+    _watch: Watch,
     pages: Mmap,
     _share: Share,
 }
@@ -87,13 +94,19 @@ impl fmt::Debug for Map {
 
 /// Maps the first `length` bytes of a file for reading.
 ///
-/// `None` if the budget is used up or the kernel has no room for it: the caller reads in another way.
+/// `None` if the budget is used up or the kernel has no room for it: the caller reads in another way. `lost` is set when a
+/// page of the map could not be read.
 /// A file that is shorter is an error of kind `UnexpectedEof`.
 #[expect(
     unsafe_code,
     reason = "a file can change under a map: the module says why ours do not where it counts"
 )]
-pub(crate) fn map(file: impl AsFd, length: usize, usage: &Arc<Usage>) -> io::Result<Option<Bytes>> {
+pub(crate) fn map(
+    file: impl AsFd,
+    length: usize,
+    usage: &Arc<Usage>,
+    lost: &Arc<AtomicBool>,
+) -> io::Result<Option<Bytes>> {
     let fd = file.as_fd();
     let length_u64 = u64::try_from(length).unwrap_or(u64::MAX);
     if u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0) < length_u64 {
@@ -108,7 +121,10 @@ pub(crate) fn map(file: impl AsFd, length: usize, usage: &Arc<Usage>) -> io::Res
     // it has lent, and lends only ranges nobody writes to any more (the module's rules 1 and 2).
     let pages = unsafe { MmapOptions::new().len(length).map(raw) };
     match pages {
-        Ok(pages) => Ok(Some(Bytes::from_owner(Map { pages, _share: share }))),
+        Ok(pages) => {
+            let watch = fault::watch(pages.as_ptr().addr(), pages.len(), lost);
+            Ok(watch.map(|watch| Bytes::from_owner(Map { _watch: watch, pages, _share: share })))
+        }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Ok(None),
         Err(error) => Err(error),
     }
@@ -142,9 +158,9 @@ mod tests {
 
     #[test]
     fn slices_share_one_map_that_goes_with_the_last() {
-        let usage = Usage::new(4);
+        let usage = Usage::new(4, u64::MAX);
         let file = file_of(10_000);
-        let whole = map(&file, 10_000, &usage).unwrap().unwrap();
+        let whole = map(&file, 10_000, &usage, &Arc::default()).unwrap().unwrap();
         let part = whole.slice(5_000..5_100);
         assert_eq!((usage.maps(), usage.bytes()), (1, 10_000));
         drop((whole, file));
@@ -156,22 +172,32 @@ mod tests {
 
     #[test]
     fn never_beyond_the_end_of_the_file() {
-        let usage = Usage::new(4);
-        let error = map(file_of(10), 11, &usage).unwrap_err();
+        let usage = Usage::new(4, u64::MAX);
+        let error = map(file_of(10), 11, &usage, &Arc::default()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!((usage.maps(), usage.bytes()), (0, 0));
     }
 
     #[test]
     fn the_budget_is_a_limit_and_comes_back() {
-        let usage = Usage::new(1);
+        let usage = Usage::new(1, u64::MAX);
         let file = file_of(10);
-        let first = map(&file, 10, &usage).unwrap();
+        let first = map(&file, 10, &usage, &Arc::default()).unwrap();
         assert!(first.is_some());
-        assert!(map(&file, 10, &usage).unwrap().is_none());
+        assert!(map(&file, 10, &usage, &Arc::default()).unwrap().is_none());
         assert_eq!((usage.maps(), usage.bytes()), (1, 10));
         drop(first);
-        assert!(map(&file, 10, &usage).unwrap().is_some());
+        assert!(map(&file, 10, &usage, &Arc::default()).unwrap().is_some());
+    }
+
+    #[test]
+    fn address_space_is_a_limit_too() {
+        let usage = Usage::new(9, 20);
+        let file = file_of(15);
+        let first = map(&file, 15, &usage, &Arc::default()).unwrap();
+        assert!(first.is_some());
+        assert!(map(&file, 15, &usage, &Arc::default()).unwrap().is_none());
+        assert_eq!((usage.maps(), usage.bytes()), (1, 15));
     }
 
     #[test]

@@ -17,12 +17,13 @@
 //! | [`disk`] | the only door to a file system |
 //! | `root`, `replace` | `ANNALS`; how a small file is replaced |
 //! | `frame`, `ring`, `bounds` | a journal frame; the files frames go to; what numbers in them may be |
+//! | `map`, `fault` | maps of files, and what happens when the disk does not give their pages |
 //! | `segment`, `scan`, `index`, `hints`, `ranges` | one segment file, and finding things in it |
 //! | `partition`, `append`, `prepare`, `read` | a partition's log: writing to it, making room ahead, reading it |
 //! | `queue`, `room`, `waiters` | what was decided and is not durable; space set aside for it; who waits for it |
 //! | `commit`, `extent` | the commit cycle |
 //! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
-//! | `upkeep`, `runner` | what is done in the background; the threads |
+//! | `upkeep`, `scrub`, `runner` | what is done in the background; reading sealed segments again; the threads |
 //! | `mutant` | the rules, broken on purpose, for the model to notice |
 //! | `verify`, [`repair`], `dump` | one verdict over a directory; what can be put right; what a file says |
 //!
@@ -36,6 +37,7 @@ pub mod disk;
 mod dump;
 mod error;
 mod extent;
+mod fault;
 mod frame;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
@@ -57,6 +59,7 @@ mod room;
 mod root;
 mod runner;
 mod scan;
+mod scrub;
 mod segment;
 mod snapshot;
 #[expect(clippy::module_inception, reason = "the type of that name lives in a file of that name")]
@@ -67,6 +70,7 @@ mod waiters;
 
 pub use append::{Append, Appended, Mode, Outcomes, Receipt};
 pub use commit::Step;
+pub(crate) use disk::is_out_of_files;
 pub use disk::{Disk, LockError, MemoryDisk, RealDisk};
 pub use dump::{Piece, dump, files};
 pub use error::{AppendError, CommitError, NoRoom, OpenError, ReadError};

@@ -17,10 +17,12 @@ use super::{
     key::{Level, PartitionKey, PartitionSettings},
     mutant::{Mutant, planted},
     queue::Upto,
+    ranges::Ranges,
     segment::{DATA_START, FOOTER_ROOM, Segment},
 };
 use crate::{
     clock::AppendTime,
+    metrics,
     sync::{ArcSwap, AtomicBool, AtomicI64, AtomicU8, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering},
 };
 
@@ -87,12 +89,17 @@ pub struct Partition {
     log_end: AtomicI64,
     epoch: u32,
     fenced: AtomicBool,
+    /// Why, as first told.
+    fence: OnceLock<String>,
+    /// Offsets met that do not verify.
+    damages: Mutex<Ranges>,
     removed: AtomicBool,
+    /// Recovery could not make it whole. What verifies is served.
     closed: OnceLock<Closed>,
     hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-/// Recovery could not open the partition, so nothing of it can be served in this run.
+/// Recovery could not make the partition whole, so nothing is stored in it in this run; what verifies is served.
 #[derive(Debug)]
 struct Closed {
     why: String,
@@ -188,6 +195,8 @@ impl Partition {
             log_end: AtomicI64::new(found.next_offset),
             epoch,
             fenced: AtomicBool::new(false),
+            fence: OnceLock::new(),
+            damages: Mutex::default(),
             removed: AtomicBool::new(false),
             closed: OnceLock::new(),
             hook: OnceLock::new(),
@@ -277,9 +286,53 @@ impl Partition {
         }
     }
 
-    pub(crate) fn fence(&self) {
+    /// Why it takes no more records, if it does not.
+    pub fn fenced_because(&self) -> Option<&str> {
+        self.fence.get().map(String::as_str)
+    }
+
+    /// Runs of offsets met so far that do not verify, first and last of each. A long list is cut short.
+    pub fn damages(&self) -> Vec<(i64, i64)> {
+        let offset = |position: u64| i64::try_from(position).unwrap_or(i64::MAX);
+        let damages = self.damages.lock();
+        damages.iter().map(|range| (offset(range.start), offset(range.end - 1))).collect()
+    }
+
+    /// These offsets do not verify. Said and counted when they are met for the first time.
+    pub(crate) fn note_damage(&self, first: i64, last: i64) {
+        let position = |offset: i64| u64::try_from(offset).unwrap_or(0);
+        let range = position(first)..position(last) + 1;
+        {
+            let mut damages = self.damages.lock();
+            if damages.covers(&range) {
+                return;
+            }
+            damages.add(range);
+        }
+        metrics::damaged_range();
+        tracing::error!(partition = %self.key, first, last, "stored bytes do not verify; they are kept, and not served");
+    }
+
+    /// Takes no more records until the next start. The first reason counts; returns whether this is it.
+    pub(crate) fn fence(&self, why: &str) -> bool {
+        let first = self.fence.set(why.to_owned()).is_ok();
+        if first {
+            metrics::fenced_partition();
+        }
         self.fenced.store(true, Ordering::Release);
         self.notify();
+        first
+    }
+
+    /// Bytes of a segment went missing under this process: nothing more is acked, as with a failed write. What is left is served.
+    pub(crate) fn lost(&self, segment: &Segment) {
+        if self.is_fenced() {
+            return;
+        }
+        let file = segment.id().path();
+        if self.fence(&format!("{file} was cut from outside, or the disk does not read it")) {
+            tracing::error!(partition = %self.key, file, "fenced until restart: the file was cut from outside, or the disk does not read it");
+        }
     }
 
     pub(crate) fn remove(&self) {
@@ -288,8 +341,8 @@ impl Partition {
     }
 
     pub(crate) fn close(&self, why: String, unwritten: Vec<InlineBatch>) {
+        self.fence(&why);
         let _first_counts = self.closed.set(Closed { why, unwritten });
-        self.fence();
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {

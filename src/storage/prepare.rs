@@ -6,7 +6,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    disk::Disk,
+    disk::{Disk, is_out_of_files},
     error::AppendError,
     mutant::{Mutant, planted},
     partition::{Fit, Partition, Spare},
@@ -35,7 +35,8 @@ impl Storage {
     /// Whether an append of so many bytes would find no room.
     pub fn needs_prepare(&self, partition: &Partition, bytes: u64) -> bool {
         match partition.fits(bytes) {
-            Fit::Now(_) => false,
+            // A file that was closed is better opened where it may take time.
+            Fit::Now(active) => !active.is_open(),
             Fit::Allocate(..) => true,
             Fit::Roll => {
                 partition.lock().spare.as_ref().is_none_or(|spare| spare.allocated < spare_needs(bytes))
@@ -54,9 +55,10 @@ impl Storage {
         if partition.is_fenced() {
             return Err(AppendError::Fenced { batch: 0 });
         }
+        self.room_for_a_file()?;
         let _one_at_a_time = partition.preparing.lock();
         let made = match partition.fits(bytes) {
-            Fit::Now(_) => return Ok(()),
+            Fit::Now(active) => active.file().map(drop),
             Fit::Allocate(active, needed) => {
                 let wanted = step(active.allocated(), needed, partition.segment_bytes());
                 self.with_reserve(wanted - active.allocated(), || active.allocate_to(wanted))
@@ -65,11 +67,28 @@ impl Storage {
         };
         made.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
+            _ if is_out_of_files(&error) => self.no_files(),
             _ => {
                 self.fence(partition, &error);
                 AppendError::Fenced { batch: 0 }
             }
         })
+    }
+
+    /// Makes room for one more open file, or says that there is none: the files that the journal, snapshots and connections
+    /// need are never touched for a segment.
+    fn room_for_a_file(&self) -> Result<(), AppendError> {
+        // Segments without a name, and those just being opened by readers, cannot be closed.
+        let most = self.options().open_segments + self.options().other_files();
+        if self.disk().open_files() < most {
+            return Ok(());
+        }
+        self.close_step();
+        if self.disk().open_files() < most { Ok(()) } else { Err(self.no_files()) }
+    }
+
+    pub(crate) fn no_files(&self) -> AppendError {
+        AppendError::NoFiles { limit: self.options().open_segments as u64 }
     }
 
     /// Has the file of the next segment ready.

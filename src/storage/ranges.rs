@@ -31,6 +31,11 @@ impl Ranges {
         }
     }
 
+    /// The ranges, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.sorted.iter()
+    }
+
     /// Whether all of a range is in the set.
     pub(crate) fn covers(&self, range: &Range<u64>) -> bool {
         let index = self.sorted.partition_point(|known| known.end < range.end);

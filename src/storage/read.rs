@@ -8,13 +8,14 @@ use std::{io, sync::Arc};
 
 use annals_wire::header::BATCH_PREFIX_LEN;
 use bytes::Bytes;
+use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::{
     error::ReadError,
     mutant::{Mutant, planted},
     partition::Partition,
-    scan::{Found, Scan, ScanError},
+    scan::{Found, Scan, ScanError, Source},
     segment::{DATA_START, Segment},
 };
 
@@ -66,13 +67,19 @@ struct Run {
     end: u64,
 }
 
-struct Reader<'a> {
+/// A walk through a partition, to lend what it finds or, by calls instead of through maps, only to look at it.
+pub(crate) struct Reader<'a> {
     partition: &'a Partition,
-    out: Read,
+    source: Source,
+    /// Position to go on at in the present segment.
+    pub(crate) position: u64,
+    pub(crate) out: Read,
     bytes: usize,
     max_bytes: usize,
     high_watermark: i64,
     skip_damaged: bool,
+    /// A file that was read has lost bytes meanwhile.
+    lost: bool,
 }
 
 impl Partition {
@@ -93,13 +100,28 @@ impl Partition {
         if from == bounds.high_watermark {
             return Ok(out);
         }
-        if self.closed_because().is_some() {
-            return Err(ReadError::Damaged { first: from, last: bounds.high_watermark - 1 });
-        }
         let high_watermark = bounds.high_watermark;
-        let mut reader = Reader { partition: self, out, bytes: 0, max_bytes, high_watermark, skip_damaged };
-        reader.run(from)?;
-        Ok(reader.out)
+        let read = || {
+            let out = out.clone();
+            let mut reader = Reader {
+                partition: self,
+                source: Source::Map,
+                position: DATA_START,
+                out,
+                bytes: 0,
+                max_bytes,
+                high_watermark,
+                skip_damaged,
+                lost: false,
+            };
+            let outcome = reader.run(from);
+            (outcome.map(|()| reader.out), reader.lost)
+        };
+        match read() {
+            // A file was lost meanwhile. The second time it is read, not mapped, and nothing in it is taken for good.
+            (_, true) => read().0,
+            (outcome, false) => outcome,
+        }
     }
 
     /// Append time of the batch that holds an offset, in milliseconds since 1970; `None` at the high watermark.
@@ -140,7 +162,27 @@ impl Partition {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Looks at what lies in sealed segments, `max_bytes` at a time: verifies, notes damage and goes on behind it.
+    pub(crate) fn looking(
+        partition: &'a Partition,
+        position: u64,
+        next_offset: i64,
+        max_bytes: usize,
+    ) -> Self {
+        Self {
+            partition,
+            source: Source::Copy,
+            position,
+            out: Read { next_offset, ..Read::default() },
+            bytes: 0,
+            max_bytes,
+            high_watermark: partition.high_watermark(),
+            skip_damaged: true,
+            lost: false,
+        }
+    }
+
     fn run(&mut self, from: i64) -> Result<(), ReadError> {
         let segments = self.partition.segments();
         let first = segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
@@ -156,72 +198,126 @@ impl Reader<'_> {
                     }
                 }
                 // The file is missing or shorter than its header: everything in it is damaged.
-                Err(error) if is_gone(&error) => {
-                    if !self.damaged(next_base.min(self.high_watermark) - 1)? {
+                Err(error) => {
+                    if !self.unreadable(error, next_base.min(self.high_watermark))? {
                         break;
                     }
                 }
-                Err(error) => return Err(ReadError::Io(error)),
             }
         }
         Ok(())
     }
 
+    /// Nothing can be had of a segment that ends before `until`. `true` = go on behind it.
+    pub(crate) fn unreadable(&mut self, error: io::Error, until: i64) -> Result<bool, ReadError> {
+        if is_damage(&error) { self.damaged(until - 1) } else { Err(ReadError::Io(error)) }
+    }
+
     /// Reads on in a segment; `false` = there is enough.
     fn segment(&mut self, segment: &Arc<Segment>, until: i64) -> Result<bool, ReadError> {
-        let mut position = segment.position_before(self.out.next_offset);
-        let trusted = planted(Mutant::IndexTrusted) || self.leads_here(segment, position);
-        if position > DATA_START && !trusted {
+        let was_lost = segment.is_lost();
+        self.position = segment.position_before(self.out.next_offset);
+        let trusted = planted(Mutant::IndexTrusted) || self.leads_here(segment, self.position);
+        if self.position > DATA_START && !trusted {
             segment.distrust_index();
-            position = DATA_START;
+            self.position = DATA_START;
         }
-        loop {
+        let enough = self.batches(segment, until);
+        if !was_lost && segment.is_lost() {
+            self.lost = true;
+            self.partition.lost(segment);
+        }
+        enough
+    }
+
+    /// Goes on at `position`; `false` = there is enough.
+    pub(crate) fn batches(&mut self, segment: &Segment, until: i64) -> Result<bool, ReadError> {
+        while self.out.next_offset < until {
             let mut run: Option<Run> = None;
-            let mut stop = None;
-            for found in Scan::new(segment, position, segment.end()) {
+            let mut stop = Stop::End;
+            for found in Scan::of(self.source, segment, self.position, segment.end()) {
                 match found {
-                    Ok(found) if found.next_offset() <= self.out.next_offset => {}
-                    Ok(found) if found.header.base_offset >= until => {
-                        stop = Some(Stop::End);
-                        break;
-                    }
-                    Ok(found) if !verified(segment, &found) => {
-                        stop = Some(Stop::Damaged { last: found.next_offset() - 1, position: found.end() });
-                        break;
+                    Ok(found) if found.next_offset() <= self.out.next_offset => {
+                        self.position = found.end();
+                        continue;
                     }
                     Ok(found) => {
-                        if self.bytes > 0 && self.bytes + found.bytes.len() > self.max_bytes {
-                            stop = Some(Stop::Full);
-                            break;
+                        if let Some(verdict) = self.judge(segment, &found, until) {
+                            stop = verdict;
+                        } else {
+                            self.take(segment, &mut run, &found)?;
+                            self.position = found.end();
+                            continue;
                         }
-                        self.take(segment, &mut run, &found)?;
                     }
-                    Err(ScanError::Io(error)) if !is_gone(&error) => return Err(ReadError::Io(error)),
-                    Err(ScanError::Io(_)) => {
-                        stop = Some(Stop::Damaged { last: until - 1, position: segment.end() });
-                        break;
-                    }
-                    Err(ScanError::NotABatch(at)) => {
-                        stop = Some(self.beyond(segment, at, until));
-                        break;
-                    }
+                    Err(error) => stop = self.step_over(segment, error, until)?,
                 }
+                break;
             }
             self.close(segment, run)?;
             match stop {
-                Some(Stop::Full) => return Ok(false),
-                Some(Stop::Damaged { last, position: next }) => {
+                Stop::Full => return Ok(false),
+                Stop::Damaged { last, position: next } => {
                     if !self.damaged(last)? {
                         return Ok(false);
                     }
-                    position = next;
+                    self.position = next;
                 }
-                None if self.out.next_offset < until => {
-                    return self.damaged(until - 1);
-                }
-                None | Some(Stop::End) => return Ok(true),
+                Stop::End if self.out.next_offset < until => return self.damaged(until - 1),
+                Stop::End => {}
             }
         }
+        Ok(true)
+    }
+
+    /// Why a batch is not taken; `None`: it is.
+    fn judge(&self, segment: &Segment, found: &Found, until: i64) -> Option<Stop> {
+        let base = found.header.base_offset;
+        if base >= until {
+            return Some(Stop::End);
+        }
+        // Offsets have no holes, unless the reader began in the middle of nothing.
+        if base > self.out.next_offset {
+            return Some(Stop::Damaged { last: base - 1, position: found.position });
+        }
+        if !self.verified(segment, found) {
+            return Some(Stop::Damaged { last: found.next_offset() - 1, position: found.end() });
+        }
+        (self.bytes > 0 && self.bytes + found.bytes.len() > self.max_bytes).then_some(Stop::Full)
+    }
+
+    /// Where to go on behind what is no batch, or cannot be read.
+    fn step_over(&self, segment: &Segment, error: ScanError, until: i64) -> Result<Stop, ReadError> {
+        let from = match error {
+            ScanError::Io(error) | ScanError::Unreadable { error, .. } if !is_damage(&error) => {
+                return Err(ReadError::Io(error));
+            }
+            ScanError::Unreadable { next_offset, end, .. } => {
+                return Ok(Stop::Damaged { last: next_offset.min(until) - 1, position: end });
+            }
+            ScanError::NotABatch(at) => at,
+            ScanError::Io(_) => self.position,
+        };
+        let end = segment.end();
+        let found = self.source.find(segment, from + 1..end, self.out.next_offset + 1);
+        Ok(match found {
+            Some((position, base)) => Stop::Damaged { last: base.min(until) - 1, position },
+            None => Stop::Damaged { last: until - 1, position: end },
+        })
+    }
+
+    /// What was not written by this process is verified once; who only looks does so again, every time.
+    fn verified(&self, segment: &Segment, found: &Found) -> bool {
+        if self.source == Source::Map && segment.is_known_good(&found.range())
+            || planted(Mutant::ServedUnverified)
+        {
+            return true;
+        }
+        let good = found.verify();
+        if good {
+            segment.mark_good(found.range());
+        }
+        good
     }
 
     /// An index is a hint: what it points at must be a batch at or before the offset.
@@ -249,7 +345,7 @@ impl Reader<'_> {
     }
 
     fn close(&mut self, segment: &Segment, run: Option<Run>) -> Result<(), ReadError> {
-        if let Some(run) = run {
+        if let Some(run) = run.filter(|_| self.source == Source::Map) {
             self.out.batches.push(segment.view(run.start..run.end).map_err(ReadError::Io)?);
         }
         Ok(())
@@ -258,7 +354,7 @@ impl Reader<'_> {
     /// The offsets from here to `last` are damaged. `true` = go on behind them.
     fn damaged(&mut self, last: i64) -> Result<bool, ReadError> {
         let first = self.out.next_offset;
-        tracing::error!(partition = %self.partition.key(), first, last, "stored bytes do not verify");
+        self.partition.note_damage(first, last);
         if self.skip_damaged {
             self.out.gaps.push(Gap { first, last, reason: GapReason::Damaged });
             self.out.next_offset = last + 1;
@@ -270,35 +366,7 @@ impl Reader<'_> {
         // What was read before the damage is good; the next read begins with it.
         if self.bytes > 0 { Ok(false) } else { Err(ReadError::Damaged { first, last }) }
     }
-
-    /// Where the next batch begins behind bytes that are none.
-    fn beyond(&self, segment: &Segment, at: u64, until: i64) -> Stop {
-        let key = self.partition.key();
-        let end = segment.end();
-        let mut from = at + 1;
-        while from < end {
-            let to = (from + SEARCH + BATCH_PREFIX_LEN as u64).min(end);
-            let Ok(window) = segment.view(from..to) else { break };
-            let within = window.windows(BATCH_PREFIX_LEN).take(usize::try_from(SEARCH).unwrap_or(usize::MAX));
-            for (index, prefix) in within.enumerate() {
-                if prefix.first() != Some(&annals_wire::header::BATCH_TAG) {
-                    continue;
-                }
-                if let Ok(decoded) = annals_wire::header::verify_header(prefix, &key.topic, key.partition)
-                    && decoded.header.base_offset > self.out.next_offset
-                {
-                    let last = decoded.header.base_offset.min(until) - 1;
-                    return Stop::Damaged { last, position: from + index as u64 };
-                }
-            }
-            from += SEARCH;
-        }
-        Stop::Damaged { last: until - 1, position: end }
-    }
 }
-
-/// Bytes searched at a time for the next batch behind damage.
-const SEARCH: u64 = 1024 * 1024;
 
 enum Stop {
     /// The next segment, or the high watermark, begins.
@@ -309,21 +377,12 @@ enum Stop {
     Damaged { last: i64, position: u64 },
 }
 
-/// What was not written by this process is verified once.
-fn verified(segment: &Segment, found: &Found) -> bool {
-    if segment.is_known_good(&found.range()) || planted(Mutant::ServedUnverified) {
-        return true;
-    }
-    let good = found.verify();
-    if good {
-        segment.mark_good(found.range());
-    }
-    good
-}
-
-fn is_gone(error: &io::Error) -> bool {
+/// Whether an error says that bytes are gone. Anything else, as too many open files, may be over the next time.
+fn is_damage(error: &io::Error) -> bool {
+    const LOST: [Errno; 6] =
+        [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::REMOTEIO, Errno::HWPOISON];
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-    )
+    ) || Errno::from_io_error(error).is_some_and(|code| LOST.contains(&code))
 }

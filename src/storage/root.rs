@@ -12,6 +12,7 @@ use super::{
     error::OpenError,
     mutant::{Mutant, planted},
     replace::replace,
+    snapshot,
 };
 use crate::clock::Clock;
 
@@ -64,7 +65,9 @@ impl Root {
         let damaged = |what: &str| OpenError::Damaged { file: NAME.into(), position: 0, what: what.into() };
         let mut at = Head(bytes);
         if at.array() != Some(MAGIC) {
-            return Err(OpenError::Foreign { found: format!("{NAME} does not begin as ours does") });
+            return Err(OpenError::Foreign {
+                found: format!("{NAME} does not begin as ours does, or is damaged"),
+            });
         }
         check_version(NAME, at.u32(), at.u64())?;
         let (whole, crc) = bytes.split_at_checked(LEN - 4).ok_or_else(|| damaged("too short"))?;
@@ -147,10 +150,18 @@ pub(crate) fn read(disk: &Arc<dyn Disk>) -> Result<Found, OpenError> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let names = disk.list("").map_err(io("listing the data directory"))?;
+            let topics = disk.list("topics").map_err(io("listing the topics"))?;
+            if names.iter().any(|entry| snapshot::parse_name(&entry.name).is_some()) || !topics.is_empty() {
+                let what = "it is missing, and there is data that was ours".into();
+                return Err(OpenError::Damaged { file: NAME.into(), position: 0, what });
+            }
             match names.iter().find(|entry| !leftover(&entry.name, entry.kind)) {
                 Some(entry) => Err(OpenError::Foreign { found: format!("it holds \"{}\"", entry.name) }),
                 None => Ok(Found::Empty),
             }
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(OpenError::Damaged { file: NAME.into(), position: 0, what: error.to_string() })
         }
         Err(error) => Err(io("opening ANNALS")(error)),
     }

@@ -14,6 +14,11 @@ pub type SectionSource = Arc<dyn Fn() -> Vec<Section> + Send + Sync>;
 /// Between two looks at what has no signal of its own.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Bytes scrubbed at a time.
+const SCRUB_STEP: u64 = 256 * 1024;
+/// Between two looks whether the next pass may begin.
+const SCRUB_REST: Duration = Duration::from_secs(5);
+
 /// The threads, running.
 #[derive(Debug)]
 pub struct Runner {
@@ -46,7 +51,7 @@ impl Stop {
 }
 
 impl Storage {
-    /// Starts the commit, snapshot and upkeep threads.
+    /// Starts the commit, snapshot, upkeep and scrub threads.
     pub fn start(self: &Arc<Self>, source: SectionSource) -> io::Result<Runner> {
         let stop = Arc::new(Stop::default());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -55,10 +60,14 @@ impl Storage {
         let (commit, snapshot, upkeep) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
         let (at_snapshot, at_upkeep) = (Arc::clone(&stop), Arc::clone(&stop));
         let commit = spawn("commit", Box::new(move || commit_loop(&commit)))?;
-        let threads = vec![
+        let mut threads = vec![
             spawn("snapshot", Box::new(move || snapshot_loop(&snapshot, &source, &at_snapshot)))?,
             spawn("upkeep", Box::new(move || upkeep_loop(&upkeep, &at_upkeep)))?,
         ];
+        if self.options().scrub_bytes_per_second > 0 {
+            let (scrub, at_scrub) = (Arc::clone(self), Arc::clone(&stop));
+            threads.push(spawn("scrub", Box::new(move || scrub_loop(&scrub, &at_scrub)))?);
+        }
         Ok(Runner { storage: Arc::clone(self), commit, threads, stop })
     }
 }
@@ -151,6 +160,7 @@ fn upkeep_loop(storage: &Arc<Storage>, stop: &Stop) {
     loop {
         while storage.upkeep_step() {}
         storage.interval_step();
+        storage.notice_faults();
         slow += 1;
         if slow % 16 == 1 {
             let grown = storage.grow_step().and_then(|_| storage.reserve_step());
@@ -165,6 +175,20 @@ fn upkeep_loop(storage: &Arc<Storage>, stop: &Stop) {
         }
         storage.upkeep().wait(TICK);
         if stop.wait(Duration::ZERO) {
+            return;
+        }
+    }
+}
+
+/// Reads a little, then sleeps as long as the rate wants.
+fn scrub_loop(storage: &Arc<Storage>, stop: &Stop) {
+    let rate = storage.options().scrub_bytes_per_second;
+    loop {
+        let pause = match storage.scrub_step(SCRUB_STEP.min(rate)) {
+            0 => SCRUB_REST,
+            read => Duration::from_millis(read.saturating_mul(1000) / rate),
+        };
+        if stop.wait(pause) || storage.is_closed() {
             return;
         }
     }

@@ -29,7 +29,7 @@ use super::{
     ranges::Ranges,
     replace::join,
     root::{FORMAT_VERSION, Root},
-    scan::Scan,
+    scan::{Scan, ScanError, Source},
 };
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering, RwLock};
 
@@ -108,6 +108,10 @@ pub(crate) struct Segment {
     /// The index knows nothing of batches below this position: they were there before this process.
     pub(super) indexed_from: AtomicU64,
     known_good: Mutex<Ranges>,
+    /// Bytes of it went missing under this process.
+    lost: AtomicBool,
+    /// Somebody needed the file since [`Segment::was_used`] was asked.
+    used: AtomicBool,
     pub(crate) tally: Mutex<Option<Tally>>,
 }
 
@@ -145,6 +149,8 @@ impl Segment {
             index: RwLock::new(SparseIndex::new(base, INDEX_STEP)),
             indexed_from: AtomicU64::new(end),
             known_good: Mutex::new(Ranges::default()),
+            lost: AtomicBool::new(false),
+            used: AtomicBool::new(true),
             tally: Mutex::new(None),
         }
     }
@@ -171,19 +177,33 @@ impl Segment {
             self.set_end(at);
             let _scanned_at_the_first_look_up = self.read_hints();
         } else {
-            let mut end = DATA_START;
-            for found in Scan::new(self, DATA_START, length) {
-                let Ok(found) = found else { break };
-                if found.header.base_offset >= next_base {
-                    break;
-                }
-                self.max_timestamp_ms.fetch_max(found.header.max_timestamp_ms, Ordering::AcqRel);
-                end = found.end();
-            }
-            self.set_end(end);
+            self.set_end(self.end_without_footer(length, next_base));
         }
         self.unresolved.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Position behind the last batch below an offset. Damage is stepped over: it does not take what follows along.
+    fn end_without_footer(&self, length: u64, next_base: i64) -> u64 {
+        let (mut end, mut from, mut next_offset) = (DATA_START, Some(DATA_START), self.base);
+        while let Some(start) = from.take() {
+            let mut position = start;
+            for found in Scan::new(self, start, length) {
+                match found {
+                    Ok(found) if found.header.base_offset >= next_base => return end,
+                    Ok(found) => {
+                        self.max_timestamp_ms.fetch_max(found.header.max_timestamp_ms, Ordering::AcqRel);
+                        (end, position, next_offset) = (found.end(), found.end(), found.next_offset());
+                    }
+                    Err(ScanError::Unreadable { end: next, .. }) => from = Some(next),
+                    Err(ScanError::NotABatch(_) | ScanError::Io(_)) => {
+                        let next = Source::Map.find(self, position + 1..length, next_offset);
+                        from = next.map(|(position, _)| position);
+                    }
+                }
+            }
+        }
+        end
     }
 
     /// Largest record time in it, as far as known without reading it: at least that of everything appended.
@@ -235,6 +255,7 @@ impl Segment {
 
     /// The open file; opened for writing if it was closed.
     pub(crate) fn file(&self) -> io::Result<Arc<dyn File>> {
+        self.used.store(true, Ordering::Relaxed);
         let mut slot = self.file.lock();
         if let Some(file) = &*slot {
             return Ok(Arc::clone(file));
@@ -262,11 +283,39 @@ impl Segment {
     /// Closes the file of a clean segment; the next use opens it again.
     pub(crate) fn close_if_clean(&self) -> bool {
         let mut slot = self.file.lock();
-        let clean = self.synced() >= self.end();
-        if clean {
-            *slot = None;
+        let clean = self.is_named() && self.synced() >= self.end();
+        if clean && let Some(file) = slot.take() {
+            self.lost.fetch_or(file.lost(), Ordering::AcqRel);
         }
         clean
+    }
+
+    /// Bytes of it went missing under this process: a page of its map could not be read, or the file was cut. What was
+    /// known good before that is not any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        if self.lost.load(Ordering::Acquire) {
+            return true;
+        }
+        let lost = self.file.lock().as_ref().is_some_and(|file| file.lost());
+        if lost {
+            self.lose();
+        }
+        lost
+    }
+
+    fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.forget_good();
+    }
+
+    /// Everything in it is verified again before it is served.
+    pub(crate) fn forget_good(&self) {
+        *self.known_good.lock() = Ranges::default();
+    }
+
+    /// Whether the file was needed since the last time this was asked.
+    pub(crate) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -284,9 +333,14 @@ impl Segment {
         Ok(())
     }
 
-    /// Writes a batch at `end` without moving it.
+    /// Writes a batch at `end` without moving it. Not behind a hole: a file that was cut ([`Segment::is_lost`]) is
+    /// `UnexpectedEof`, and nothing is written.
     pub(crate) fn write(&self, batch: &BatchBytes) -> io::Result<()> {
         let file = self.file()?;
+        if file.len()? < self.end() {
+            self.lose();
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let prefix = std::iter::once(batch.prefix.as_slice());
         let parts: SmallVec<[&[u8]; 8]> = prefix.chain(batch.payload.iter().map(|part| &part[..])).collect();
         file.write_at(&parts, self.end())
@@ -314,16 +368,21 @@ impl Segment {
         self.end.store(end, Ordering::Release);
     }
 
-    /// Makes everything below the present end durable. An error is final: the caller fences the partition.
+    /// Makes everything below the present end durable. An error is final: the caller fences the partition. A file that turns
+    /// out to have been cut is no error of the disk: it is lost ([`Segment::is_lost`]).
     pub(crate) fn sync(&self) -> io::Result<()> {
         let end = self.end();
         if self.synced() >= end {
             return Ok(());
         }
+        let file = self.file()?;
         if planted(Mutant::SegmentFlushRetried) {
-            flush_twice(&*self.file()?)?;
+            flush_twice(&*file)?;
         } else {
-            self.file()?.sync()?;
+            file.sync()?;
+        }
+        if file.len()? < end {
+            self.lose();
         }
         let end = if planted(Mutant::SyncedTakenAfter) { self.end() } else { end };
         self.synced.fetch_max(end, Ordering::AcqRel);
@@ -376,6 +435,14 @@ impl Segment {
         let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let bytes = self.file()?.view(range.start, length)?;
         if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Bytes of a range, read and not mapped.
+    pub(crate) fn copy(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        let read = self.file()?.read_at(&mut bytes, range.start)?;
+        if read == length { Ok(bytes.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Whether the range needs no check before it is served.

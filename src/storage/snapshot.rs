@@ -108,7 +108,7 @@ pub(crate) fn decode(root: &Root, file: &str, bytes: &Bytes) -> Result<Snapshot,
     if at.array() != Some(MAGIC) {
         return Err(damaged("it does not begin as a snapshot does"));
     }
-    check_version(file, at.u32(), at.u64())?;
+    let (version, features) = (at.u32(), at.u64());
     let (cluster, directory): (Option<[u8; 16]>, Option<[u8; 16]>) = (at.array(), at.array());
     let (length, crc) = (at.u64(), at.u32());
     let body = bytes.len().checked_sub(HEADER_LEN).map(|_| bytes.slice(HEADER_LEN..)).unwrap_or_default();
@@ -118,6 +118,7 @@ pub(crate) fn decode(root: &Root, file: &str, bytes: &Bytes) -> Result<Snapshot,
     if length != Some(body.len() as u64) || crc != Some(hasher.finalize()) {
         return Err(damaged("its crc does not hold"));
     }
+    check_version(file, version, features)?;
     if (cluster, directory) != (Some(root.cluster_id), Some(root.directory_id)) {
         return Err(damaged("it belongs to another directory"));
     }
@@ -131,7 +132,13 @@ pub(crate) fn decode(root: &Root, file: &str, bytes: &Bytes) -> Result<Snapshot,
 pub(crate) fn read(disk: &Arc<dyn Disk>, root: &Root, sequence: u64) -> Result<Snapshot, OpenError> {
     let file = name(sequence);
     let io = |source| OpenError::Io { doing: format!("reading {file}"), source };
-    let handle = disk.open(&file, Access::Read).map_err(io)?;
+    let handle = disk.open(&file, Access::Read).map_err(|error| match error.kind() {
+        // No plain file: not ours, so as good as one that does not verify.
+        io::ErrorKind::InvalidData => {
+            OpenError::Damaged { file: file.clone(), position: 0, what: error.to_string() }
+        }
+        _ => io(error),
+    })?;
     let mut bytes = vec![0; usize::try_from(handle.len().map_err(io)?).unwrap_or_default()];
     let read = handle.read_at(&mut bytes, 0).map_err(io)?;
     bytes.truncate(read);

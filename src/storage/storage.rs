@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Bound,
     sync::Arc,
     task::{Poll, Waker},
     time::Duration,
@@ -24,6 +25,7 @@ use super::{
     queue::{Queue, Upto, Work, Works},
     room::{Class, Ledger, Room, Wake},
     root::Root,
+    scrub::Scrub,
     segment::Segment,
     snapshot::Snapshots,
     upkeep::Upkeep,
@@ -31,6 +33,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    metrics,
     sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, RwLock, thread},
 };
 
@@ -53,8 +56,10 @@ pub struct Options {
     pub keep_free_bytes: u64,
     /// Segments flushed at a time; 0 = one after the other on the calling thread.
     pub flush_helpers: usize,
-    /// Segment files kept open when they are not appended to.
+    /// Segment files kept open; those used longest ago are closed first, and flushed before that if need be.
     pub open_segments: usize,
+    /// Bytes of sealed segments that the scrubber reads again in a second; 0 = none.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for Options {
@@ -70,6 +75,7 @@ impl Default for Options {
             keep_free_bytes: 16 * MIB,
             flush_helpers: 4,
             open_segments: 256,
+            scrub_bytes_per_second: 8 * MIB,
         }
     }
 }
@@ -78,6 +84,11 @@ impl Options {
     /// Most bytes one item may take in the ring.
     pub fn largest_item(&self) -> u64 {
         self.ring_file_bytes / 2
+    }
+
+    /// Files open at a time beside those of segments: the journal's, snapshots, directories.
+    pub fn other_files(&self) -> usize {
+        usize::try_from(self.ring_bytes / self.ring_file_bytes).unwrap_or(usize::MAX / 2) + 8
     }
 }
 
@@ -133,6 +144,9 @@ pub struct Storage {
     closed: AtomicBool,
     /// A flush failed in this run: what the memory holds must not become a snapshot.
     tainted: AtomicBool,
+    /// Faults of maps up to here have been looked into.
+    faults_seen: AtomicU64,
+    scrub: Mutex<Scrub>,
 }
 
 /// What recovery hands over.
@@ -175,6 +189,8 @@ impl Storage {
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             tainted: AtomicBool::new(false),
+            faults_seen: AtomicU64::new(0),
+            scrub: Mutex::default(),
         });
         for topic in parts.tombstones {
             storage.upkeep.bury(0, topic);
@@ -343,10 +359,35 @@ impl Storage {
     /// A flush or a write of a segment failed: that partition stops until the next start.
     pub(crate) fn fence(&self, partition: &Partition, error: &io::Error) {
         self.taint();
-        if !partition.is_fenced() {
+        if partition.fence(&error.to_string()) {
             tracing::error!(partition = %partition.key(), %error, "fenced until restart");
         }
-        partition.fence();
+    }
+
+    /// Everything is verified again before it is served. For who finds out that verified bytes could not be read after all.
+    pub fn distrust(&self) {
+        tracing::warn!(
+            "bytes on their way to a client could not be read; everything is verified again before it is served"
+        );
+        for partition in self.all_partitions() {
+            partition.segments().iter().for_each(|segment| segment.forget_good());
+        }
+    }
+
+    /// Fences the partitions of maps that lost pages since the last look. One load of an atomic if there are none.
+    ///
+    /// Unlike after a failed flush there may be snapshots: what memory holds was flushed as far as the file had it.
+    pub(crate) fn notice_faults(&self) {
+        let faults = metrics::map_faults();
+        if self.faults_seen.load(Ordering::Relaxed) == faults {
+            return;
+        }
+        for partition in self.all_partitions() {
+            if let Some(segment) = partition.segments().iter().find(|segment| segment.is_lost()) {
+                partition.lost(segment);
+            }
+        }
+        self.faults_seen.store(faults, Ordering::Relaxed);
     }
 
     /// Memory holds what the journal never will: no snapshot may be taken of it.
@@ -383,7 +424,11 @@ impl Storage {
         segments: &[(Arc<Partition>, Arc<Segment>)],
     ) -> Vec<(Arc<Partition>, io::Error)> {
         let flush = |(partition, segment): &(Arc<Partition>, Arc<Segment>)| {
-            segment.sync().err().map(|error| (Arc::clone(partition), error))
+            let failed = segment.sync().err();
+            if segment.is_lost() {
+                partition.lost(segment);
+            }
+            failed.map(|error| (Arc::clone(partition), error))
         };
         let helpers = self.options.flush_helpers.min(segments.len());
         if helpers <= 1 {
@@ -403,6 +448,19 @@ impl Storage {
     /// Everything that is open, partition by partition.
     pub(crate) fn all_partitions(&self) -> Vec<Arc<Partition>> {
         self.topics.read().values().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+    }
+
+    /// The partition that follows a key in order; the first one without.
+    pub(crate) fn next_partition(&self, after: Option<PartitionKey>) -> Option<Arc<Partition>> {
+        let topics = self.topics.read();
+        let in_topic = after.and_then(|key| {
+            let next = usize::try_from(key.partition).ok()?.checked_add(1)?;
+            topics.get(&key.topic)?.partitions.get(next)
+        });
+        let behind = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.topic));
+        let in_later =
+            || topics.range((behind, Bound::Unbounded)).find_map(|(_, topic)| topic.partitions.first());
+        in_topic.or_else(in_later).cloned()
     }
 
     /// Settings of all topics and how many partitions each has, with the number they are exact at.
@@ -456,6 +514,9 @@ impl Storage {
     }
     pub(crate) fn upkeep(&self) -> &Upkeep {
         &self.upkeep
+    }
+    pub(crate) fn scrub(&self) -> &Mutex<Scrub> {
+        &self.scrub
     }
     pub(crate) fn tip(&self) -> Tip {
         *self.tip.lock()

@@ -198,6 +198,9 @@ impl Storage {
         {
             file.start_write_back(from, end - from);
         }
+        if self.disk().open_files() > self.options().open_segments {
+            return; // room ahead is for those who have files to spare
+        }
         let ahead = active.allocated() / 4;
         if end + ahead < partition.segment_bytes() {
             let _the_append_that_needs_it_will_say = self.prepare(partition, ahead);
@@ -267,19 +270,40 @@ impl Storage {
         Ok(())
     }
 
-    /// Closes sealed segment files that are open beyond the budget.
+    /// Closes segment files if more are open than the budget has: down to three quarters of it, first those that nobody
+    /// needed since the last time, sealed ones before active ones. What was not flushed is, before it is closed: only the
+    /// handle that wrote may do that. Returns how many were closed.
     pub fn close_step(&self) -> usize {
-        let mut open = 0;
-        let mut closed = 0;
+        let limit = self.options().open_segments;
+        let mut open = Vec::new();
         for partition in self.all_partitions() {
             let segments = partition.segments();
-            for segment in segments.iter().rev().skip(1).filter(|segment| segment.is_open()) {
-                open += 1;
-                if open > self.options().open_segments && segment.close_if_clean() {
-                    closed += 1;
-                }
+            for (index, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.is_open()) {
+                let rank = (segment.was_used(), index + 1 == segments.len());
+                open.push((rank, Arc::clone(&partition), Arc::clone(segment)));
             }
         }
-        closed
+        if open.len() <= limit {
+            return 0;
+        }
+        let surplus = open.len() - limit / 4 * 3;
+        open.sort_by_key(|(rank, ..)| *rank);
+        open.iter()
+            .take(surplus)
+            .filter(|(_, partition, segment)| self.close_file(partition, segment))
+            .count()
+    }
+
+    fn close_file(&self, partition: &Arc<Partition>, segment: &Segment) -> bool {
+        if !segment.is_named() || partition.is_fenced() {
+            return false;
+        }
+        if let Err(error) = segment.sync() {
+            self.fence(partition, &error);
+            return false;
+        }
+        // Under the lock: nobody is just writing through this handle.
+        let _log = partition.lock();
+        segment.close_if_clean()
     }
 }

@@ -9,6 +9,7 @@
 mod bodies;
 mod calls;
 mod catalogue;
+mod damage;
 mod failures;
 mod full_disk;
 mod gate;

@@ -64,6 +64,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Size to which the journal grows, bytes.
     pub journal_bytes: u64,
+    /// Bytes of closed segments read again in a second; 0 = none.
+    pub scrub_bytes_per_second: u64,
     /// Connections at a time.
     pub connections: u32,
     /// Calls at a time on one connection.
@@ -86,6 +88,7 @@ impl Default for Config {
             durability: Level::Fsync,
             segment_bytes: 256 << 20,
             journal_bytes: 256 << 20,
+            scrub_bytes_per_second: 8 << 20,
             connections: 4096,
             streams: 256,
             inflight_bytes: 256 << 20,

@@ -32,7 +32,7 @@ impl Setting {
 }
 
 /// All settings, in the order in which they are documented.
-pub static SETTINGS: [Setting; 12] = [
+pub static SETTINGS: [Setting; 13] = [
     Setting {
         key: "data",
         about: "Data directory; made if it is not there.",
@@ -108,6 +108,15 @@ pub static SETTINGS: [Setting; 12] = [
         get: |config| config.journal_bytes.to_string(),
         set: |config, text| {
             config.journal_bytes = bytes(text, 128 << 20, 4 << 30)?;
+            Ok(())
+        },
+    },
+    Setting {
+        key: "storage.scrub_bytes_per_second",
+        about: "Bytes of closed segment files that are read again in a second, to find damage before a reader does, 64 KiB to 4 GiB; 0 = none. A pass begins at most once an hour.",
+        get: |config| config.scrub_bytes_per_second.to_string(),
+        set: |config, text| {
+            config.scrub_bytes_per_second = if text == "0" { 0 } else { bytes(text, 64 << 10, 4 << 30)? };
             Ok(())
         },
     },

@@ -19,6 +19,7 @@
 use std::{fmt, io, sync::Arc};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 /// A directory tree that belongs to one process.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -40,6 +41,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Free bytes a normal user may take.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// Files open through this disk, where files are something the system may run out of.
+    fn open_files(&self) -> usize {
+        0
+    }
 }
 
 /// How a file is opened.
@@ -92,8 +97,18 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Cuts or extends the file.
     fn set_len(&self, length: u64) -> io::Result<()>;
     /// Bytes of a range within the file: lent from a read-only map where there is one, else copied.
-    /// The range must lie below bytes the caller knows to be in the file.
+    /// The range must lie below bytes the caller knows to be in the file; `UnexpectedEof` if the file was cut meanwhile.
     fn view(&self, position: u64, length: usize) -> io::Result<Bytes>;
+    /// Whether bytes lent by `view` may read as zeros because the disk did not give them: look after having verified
+    /// them. Once true it stays so, and `view` copies from then on.
+    fn lost(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a call failed because the process, or the system, has no more files.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|code| matches!(code, Errno::MFILE | Errno::NFILE))
 }
 
 mod memory;

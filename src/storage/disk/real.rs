@@ -37,6 +37,8 @@ pub struct RealDisk {
     /// False: opened to be looked at, without a lock.
     writable: bool,
     maps: Arc<Usage>,
+    /// One more for each open file, and one for this.
+    files: Arc<()>,
     /// How files get room; only tests say anything but `Kernel`.
     room: Room,
 }
@@ -106,7 +108,8 @@ impl RealDisk {
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(not_plain(path));
         }
-        Ok(Arc::new(RealFile::new(fd, self.writable.then(|| Arc::clone(&self.maps)), self.room)))
+        let maps = self.writable.then(|| Arc::clone(&self.maps));
+        Ok(Arc::new(RealFile::new(fd, maps, Arc::clone(&self.files), self.room)))
     }
 }
 
@@ -209,6 +212,10 @@ impl Disk for RealDisk {
     fn free_bytes(&self) -> io::Result<u64> {
         let status = rustix::fs::fstatvfs(&self.root)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn open_files(&self) -> usize {
+        Arc::strong_count(&self.files) - 1
     }
 }
 

@@ -21,6 +21,7 @@ use crate::storage::{
     mutant::{Mutant, planted},
     partition::{EpochStart, Partition, Recovered},
     root::Root,
+    scan::Scan,
     segment::{DATA_START, Segment},
 };
 
@@ -178,7 +179,7 @@ impl Work<'_> {
         damages: &mut Vec<String>,
     ) -> Result<(), Trouble> {
         if let Some(active) = partition.segments.last() {
-            self.check_identity(active)?;
+            self.check_identity(active, damages)?;
         }
         let mut touched: Vec<Arc<Segment>> = Vec::new();
         for inline in &self.found.inline {
@@ -214,15 +215,26 @@ impl Work<'_> {
     }
 
     /// The right file in the right place.
-    fn check_identity(&self, segment: &Segment) -> Result<(), Trouble> {
+    fn check_identity(&self, segment: &Segment, damages: &mut Vec<String>) -> Result<(), Trouble> {
         let name = segment.id().path();
         let header = segment.view(0..SEGMENT_HEADER_LEN as u64).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Trouble::Damaged(format!("{name} is missing")),
             io::ErrorKind::UnexpectedEof => Trouble::Damaged(format!("{name} was cut short")),
+            io::ErrorKind::InvalidData => Trouble::Damaged(error.to_string()),
             _ => Trouble::Io(error),
         })?;
-        let identity =
-            SegmentIdentity::verify(&header).map_err(|error| Trouble::Damaged(format!("{name}: {error}")))?;
+        let identity = match SegmentIdentity::verify(&header) {
+            Ok(identity) => identity,
+            // A batch says whose it is, too: no need to lose what follows for the sake of the header.
+            Err(error) if begins_as_ours(segment)? => {
+                damages.push(format!(
+                    "partition {}: {name}: its header does not verify ({error}); what follows does and is served",
+                    self.key
+                ));
+                return Ok(());
+            }
+            Err(error) => return Err(Trouble::Damaged(format!("{name}: {error}"))),
+        };
         let ours = identity.cluster_id == self.root.cluster_id
             && identity.topic_id == self.key.topic
             && identity.partition == self.key.partition
@@ -326,6 +338,12 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// The first batch is that of this partition and offset.
+fn begins_as_ours(segment: &Segment) -> io::Result<bool> {
+    let first = Scan::new(segment, DATA_START, segment.file()?.len()?).next();
+    Ok(matches!(first, Some(Ok(found)) if found.header.base_offset == segment.base))
 }
 
 /// The segment in which the journal's end lies: the last one that any batch, extent or snapshot put data into.

@@ -7,7 +7,7 @@ use crc32fast::Hasher;
 use crate::storage::{
     mutant::{Mutant, planted},
     partition::{EpochStart, note_epoch},
-    scan::Scan,
+    scan::{Scan, ScanError},
     segment::Segment,
 };
 
@@ -44,7 +44,12 @@ pub(crate) fn walk(segment: &Segment, rules: &Rules<'_>) -> io::Result<Option<Ta
     let mut epoch = rules.epochs.last().map_or(0, |last| last.epoch);
     let mut epochs = rules.epochs.to_vec();
     for found in Scan::new(segment, segment.end(), length) {
-        let Ok(found) = found else { break };
+        let found = match found {
+            Ok(found) => found,
+            Err(ScanError::NotABatch(_)) => break,
+            // Bytes that cannot be read are never an end.
+            Err(error) => return Err(error.into()),
+        };
         let header = &found.header;
         let fits = header.base_offset == next_offset
             && (header.leader_epoch >= epoch || planted(Mutant::WalkEpochFalls))
@@ -67,6 +72,9 @@ pub(crate) fn walk(segment: &Segment, rules: &Rules<'_>) -> io::Result<Option<Ta
             append_time_ms: header.append_time_ms,
         });
     }
+    if segment.is_lost() {
+        return Err(unreadable());
+    }
     if let Some(taken) = &mut taken {
         // Rewritten, so that its pages are dirty and the flush that follows means something even if an earlier one failed.
         let bytes = segment.view(segment.end()..taken.to)?;
@@ -86,8 +94,16 @@ pub(crate) fn wipe(segment: &Segment) -> io::Result<u64> {
     // What lies further behind is wiped without being looked at.
     let bytes = segment.view(end.min(length)..(end + WINDOW).min(length).max(end.min(length)))?;
     let found = bytes.iter().filter(|byte| **byte != 0).count() as u64;
+    if segment.is_lost() {
+        return Err(unreadable());
+    }
     if length > end {
         file.zero(end, length - end)?;
     }
     Ok(found)
+}
+
+/// A page of the map could not be read: nothing may be concluded from what was seen.
+fn unreadable() -> io::Error {
+    io::Error::other("the disk does not read all of the segment")
 }

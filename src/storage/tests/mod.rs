@@ -11,7 +11,11 @@
 mod closed;
 mod directory;
 mod durability;
+mod files;
+mod lost;
+mod matrix;
 mod model;
+mod scrub;
 
 use std::sync::Arc;
 
@@ -127,11 +131,26 @@ impl Bench {
         options: Options,
         clock: Arc<ManualClock>,
     ) -> Result<Self, OpenError> {
+        Self::over(Arc::new(disk.clone()), disk.clone(), options, clock)
+    }
+
+    /// On a directory of the machine's file system; the disk in memory is a stand-in that nothing uses.
+    pub(super) fn on(dir: &std::path::Path, options: Options) -> Result<Self, OpenError> {
+        let disk = crate::storage::RealDisk::open(dir).unwrap();
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000, 7));
+        Self::over(Arc::new(disk), MemoryDisk::new(), options, clock)
+    }
+
+    fn over(
+        shared: Arc<dyn Disk>,
+        disk: MemoryDisk,
+        options: Options,
+        clock: Arc<ManualClock>,
+    ) -> Result<Self, OpenError> {
         let mut listed = Listed::default();
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let (storage, report) = Storage::open(shared, Arc::clone(&clock) as _, options, &mut listed)?;
         let listed = Arc::new(Mutex::new(listed));
-        Ok(Self { disk: disk.clone(), clock, storage, report, listed, options })
+        Ok(Self { disk, clock, storage, report, listed, options })
     }
 
     /// A new directory.

@@ -2,8 +2,10 @@
 //!
 //! 1. The map covers the file as long as it was when the map was made, and is made again when more is asked for. Maps
 //!    that were replaced live as long as bytes of them do.
-//! 2. Cutting the file drops the map first, so that no later `view` can reach behind the new end.
-//! 3. Files below [`MAP_FROM`] bytes, files of a disk that is only looked at (it may be cut or fail under us) and files
+//! 2. Nothing is lent from a map behind the file's end, as far as it is known at that moment, nor from a map that has lost
+//!    pages.
+//! 3. Cutting the file drops the map first, so that no later `view` can reach behind the new end.
+//! 4. Files below [`MAP_FROM`] bytes, files of a disk that is only looked at (it may be cut or fail under us) and files
 //!    beyond the budget of maps are read and copied instead.
 
 use std::{
@@ -18,7 +20,7 @@ use rustix::{fs::FallocateFlags, io::Errno};
 use super::{File, Room, kernel_error, retry};
 use crate::{
     storage::map::{self, Usage},
-    sync::{Arc, Mutex},
+    sync::{Arc, AtomicBool, Mutex, Ordering},
 };
 
 /// A file shorter than this is not worth a map.
@@ -34,12 +36,16 @@ pub(super) struct RealFile {
     /// The budget of maps; none for a disk that is only looked at.
     maps: Option<Arc<Usage>>,
     map: Mutex<Option<Bytes>>,
+    /// A page of a map of it could not be read.
+    lost: Arc<AtomicBool>,
+    /// Counts it among the open ones.
+    _open: Arc<()>,
     room: Room,
 }
 
 impl RealFile {
-    pub(super) fn new(fd: OwnedFd, maps: Option<Arc<Usage>>, room: Room) -> Self {
-        Self { fd, maps, map: Mutex::new(None), room }
+    pub(super) fn new(fd: OwnedFd, maps: Option<Arc<Usage>>, open: Arc<()>, room: Room) -> Self {
+        Self { fd, maps, _open: open, map: Mutex::new(None), lost: Arc::default(), room }
     }
 
     /// Asks the kernel for room or zeros. `false`: the file system cannot.
@@ -80,18 +86,24 @@ impl RealFile {
     /// The map's bytes of a range, `None` if there is none that reaches so far and none can be had.
     fn mapped(&self, position: u64, length: usize) -> io::Result<Option<Bytes>> {
         let Some(usage) = &self.maps else { return Ok(None) };
+        let whole = self.len()?;
         let mut slot = self.map.lock();
+        if self.lost() {
+            *slot = None;
+        }
+        if self.lost() || position.checked_add(length as u64).is_none_or(|end| end > whole) {
+            return Ok(None);
+        }
         if let Some(bytes) = slot.as_ref().and_then(|map| part_of(map, position, length)) {
             return Ok(Some(bytes));
         }
-        let whole = self.len()?;
-        if whole < MAP_FROM || position.checked_add(length as u64).is_none_or(|end| end > whole) {
+        if whole < MAP_FROM {
             return Ok(None);
         }
         let Ok(whole) = usize::try_from(whole) else { return Ok(None) };
         // The old map goes first: two of one file at a time count only if a reader holds on to one.
         *slot = None;
-        *slot = map::map(&self.fd, whole, usage)?;
+        *slot = map::map(&self.fd, whole, usage, &self.lost)?;
         Ok(slot.as_ref().and_then(|map| part_of(map, position, length)))
     }
 }
@@ -198,6 +210,10 @@ impl File for RealFile {
         let mut bytes = vec![0; length];
         let read = self.read_at(&mut bytes, position)?;
         if read < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes.into()) }
+    }
+
+    fn lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 }
 

@@ -10,10 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags};
+use rustix::{
+    fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags},
+    process::{Resource, getrlimit},
+};
 
 use super::{RealDisk, Room, kernel_error, retry};
-use crate::storage::map::Usage;
+use crate::{storage::map::Usage, sync::Arc};
 
 /// Why a data directory cannot be had.
 #[derive(Debug)]
@@ -121,7 +124,8 @@ impl RealDisk {
     }
 
     fn over(root: OwnedFd, writable: bool) -> Self {
-        Self { root, writable, maps: Usage::new(max_maps()), room: Room::Kernel }
+        let maps = Usage::new(max_maps(), max_mapped_bytes());
+        Self { root, writable, maps, files: Arc::default(), room: Room::Kernel }
     }
 
     /// The name of the file system the directory is on, if what the acks promise does not hold there.
@@ -227,6 +231,11 @@ pub(super) fn find_owner(locks: &str, device: &str, inode: u64) -> Option<u32> {
         elsewhere.push(pid);
     }
     if let [pid] = elsewhere.as_slice() { Some(*pid) } else { None }
+}
+
+/// Half of the address space, where there is a limit; the other half is for memory.
+fn max_mapped_bytes() -> u64 {
+    getrlimit(Resource::As).current.map_or(u64::MAX, |limit| limit / 2)
 }
 
 /// Half of the maps the kernel allows a process; the other half is for memory.

@@ -173,7 +173,7 @@ fn small_files_are_copied_and_so_is_what_has_no_map_left() {
     small.write_at(&[&vec![1; 65_535]], 0).unwrap();
     assert_eq!(small.view(0, 65_535).unwrap().len(), 65_535);
     assert_eq!(disk.map_usage().maps, 0);
-    disk.maps = Usage::new(1);
+    disk.maps = Usage::new(1, u64::MAX);
     let [one, two] = ["one", "two"].map(|name| {
         let file = disk.create(name).unwrap();
         file.write_at(&[&vec![2; 100_000]], 0).unwrap();
