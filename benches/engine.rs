@@ -94,7 +94,7 @@ impl Engine {
                 Err(AppendError::NotPrepared { batch }) => {
                     self.storage.prepare(to.get(batch).unwrap(), run.len() as u64 + 81).unwrap();
                 }
-                Err(error) => panic!("{error}"),
+                Err(error) => panic!("{error:?}"),
             }
         }
     }
@@ -180,7 +180,7 @@ fn commit(criterion: &mut Criterion) {
 
 fn pre_written(path: &Path) -> File {
     let file = OpenOptions::new().create_new(true).write(true).open(path).unwrap();
-    file.write_all_at(&[1; 64 << 10], 0).unwrap();
+    file.write_all_at(&vec![1; 64 << 10], 0).unwrap();
     file.sync_all().unwrap();
     file
 }

@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     reason = "a bench: what does not hold must stop it"
 )]
 #![allow(missing_docs, reason = "the macros of criterion make functions without")]
@@ -145,11 +146,13 @@ fn benches(criterion: &mut Criterion) {
             group.finish();
         };
         compare("encode a batch", &mut || drop(black_box(built(&values))), &mut || {
-            drop(black_box(built_by_prost(&values)))
+            drop(black_box(built_by_prost(&values)));
         });
         compare(
             "check a batch",
-            &mut || drop(black_box(walk(std::slice::from_ref(&run), &WalkRules::CLIENT).unwrap())),
+            &mut || {
+                black_box(walk(std::slice::from_ref(&run), &WalkRules::CLIENT).unwrap());
+            },
             &mut || drop(black_box(checked_by_prost(&run))),
         );
         compare(
