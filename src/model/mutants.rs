@@ -74,7 +74,7 @@ const ROWS: &[Row] = &[
     row(GroupUnmarked, &[TORN, OTHER_BYTES], any),
     row(FailedItemHalfEntered, &[SHORT, TORN, LOST], flushes_fail),
     row(FenceNotSpread, &[TORN, SHORT, REFUSED], flushes_fail),
-    row(FenceForgotten, &[DAMAGE, FENCED], flushes_fail),
+    row(FenceForgotten, &[DAMAGE, FENCED, SHORT], flushes_fail),
     row(SnapshotAfterFailedFlush, &[DAMAGE, TORN], flushes_fail),
     row(SnapshotAheadOfSegments, &[DAMAGE], any),
     row(SnapshotAheadOfJournal, &[TORN], any),
