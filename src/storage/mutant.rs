@@ -27,6 +27,8 @@ pub(crate) enum Mutant {
     PublishedEarly,
     /// Rule 2: an append to a new segment does not wait for the frame that names it. Acked bytes lie in a file nobody lists.
     RollNotAwaited,
+    /// A topic goes from `fsync` to `os`, and appends do not wait for the entry that says so: no walk looks for them.
+    LoweringNotAwaited,
     /// Rule 3: below `fsync`, an append behind an undecided group does not wait for it. The walk stops at the group.
     GroupOvertaken,
 

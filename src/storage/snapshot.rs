@@ -399,5 +399,6 @@ pub(crate) fn section(
             .collect(),
         append_time_ms: log.append_time.ms(),
         unwritten: partition.unwritten().to_vec(),
+        closed: partition.closed_because().is_some(),
     })
 }

@@ -1,3 +1,4 @@
+// long: what the parts share and the calls that change it belong side by side; the parts are files of their own.
 //! The data directory at work: what the parts share, and the calls that change it besides appends.
 
 use std::{
@@ -246,7 +247,11 @@ impl Storage {
         let length = work.len() as u64;
         let first = self.queue.push(work, Some(room)).map_err(|_closed| AppendError::Closed)?;
         let number = first + length - 1;
-        for (_, partition, settings) in &locked {
+        for (log, partition, settings) in &mut locked {
+            // Before the entry is durable a start would still hold the partition to its old level, and not walk.
+            if settings.level < partition.level() && !planted(Mutant::LoweringNotAwaited) {
+                log.barrier = log.barrier.max(number);
+            }
             partition.change(*settings);
         }
         drop(locked);

@@ -87,6 +87,7 @@ pub(super) fn snapshot() -> internal::Snapshot {
         epochs: vec![internal::EpochStart { epoch: 1, offset: 0 }],
         append_time_ms: 1_700_000_000_000,
         unwritten: Vec::new(),
+        closed: false,
     };
     internal::Snapshot {
         start: Some(internal::JournalPosition { sequence: 1, file: 1, position: 4096, previous_crc: 0 }),

@@ -107,6 +107,7 @@ pub(super) fn restore(
             epochs: epochs.collect(),
             append_time_ms: section.append_time_ms,
             inline: section.unwritten.into_iter().map(Inline::from).collect(),
+            closed: section.closed,
             ..FoundPartition::default()
         };
         found.partitions.insert(key, partition);

@@ -73,6 +73,8 @@ pub(crate) struct FoundPartition {
     pub(crate) append_time_ms: i64,
     pub(crate) inline: Vec<Inline>,
     pub(crate) extents: Vec<FoundExtent>,
+    /// The start before could not open it: nothing behind its end was looked at.
+    pub(crate) closed: bool,
 }
 
 impl FoundPartition {

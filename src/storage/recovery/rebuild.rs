@@ -127,7 +127,7 @@ pub(crate) fn rebuild(
         };
         let work = Work { root, key: *key, found, level, newest_epoch: replayed.epoch };
         let mut decisions = Vec::new();
-        if !clean || !found.inline.is_empty() {
+        if !clean || found.closed || !found.inline.is_empty() {
             match work.run(&mut partition, &mut line, &mut decisions, &mut report.damages) {
                 Ok(()) => rebuilt.decisions.append(&mut decisions),
                 Err(trouble) => {

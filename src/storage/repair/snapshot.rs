@@ -223,6 +223,7 @@ impl FromFiles {
             epochs: epochs.collect(),
             append_time_ms: self.append_time_ms,
             unwritten: Vec::new(),
+            closed: false,
         }
     }
 }

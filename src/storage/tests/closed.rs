@@ -80,6 +80,8 @@ fn a_flush_that_fails_in_recovery_decides_nothing() {
         let opened = Bench::open(&broken, small_ring());
         if let Ok(bench) = &opened {
             assert!(bench.partition(1, 0).closed_because().is_some(), "flush {nth}");
+            // Also where the run ends in order, and the next start has nothing to replay.
+            assert!(bench.snapshot(true));
         }
         drop(opened);
         let bench = Bench::open(&broken, small_ring()).unwrap();

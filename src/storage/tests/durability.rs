@@ -271,6 +271,27 @@ fn what_is_appended_while_the_journal_closes_is_neither_acked_nor_seen() {
     assert!(!bench.snapshot(true), "a snapshot may not show it either");
 }
 
+#[test]
+fn a_lowered_level_counts_once_it_is_durable() {
+    for committed in [false, true] {
+        let bench = Bench::new();
+        bench.declare(1, 1, Level::Fsync);
+        bench.put(1, 0, b"a");
+        bench.storage.commit_step();
+        bench.declare(1, 1, Level::Os);
+        let weak = bench.put(1, 0, b"b");
+        assert!(!bench.acked(&weak), "a start would hold the topic to fsync, and not look for the batch");
+        assert_eq!(bench.partition(1, 0).high_watermark(), 1);
+        if committed {
+            bench.storage.commit_step();
+            assert!(bench.acked(&weak));
+            assert_eq!(bench.partition(1, 0).high_watermark(), 2);
+        }
+        let bench = bench.reopen().unwrap();
+        assert_eq!(bench.values(1, 0).len(), if committed { 2 } else { 1 });
+    }
+}
+
 /// Asks where a partition ends, as a machine with commits in it does.
 #[derive(Default)]
 struct Asks(Option<i64>);
