@@ -286,7 +286,7 @@ fn recovery(criterion: &mut Criterion) {
     });
     group.bench_function("reading every byte of every segment", |bencher| {
         let disk: Arc<dyn Disk> = Arc::new(disk.snapshot());
-        bencher.iter(|| black_box(verify(&disk, &mut State::default(), &mut |_| {}).unwrap()));
+        bencher.iter(|| black_box(verify(&disk, &mut State::default(), &mut |_, _| {}).unwrap()));
     });
     group.finish();
 }

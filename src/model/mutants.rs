@@ -81,7 +81,11 @@ const ROWS: &[Row] = &[
     row(SnapshotNameUnflushed, &[REFUSED], any),
     row(RootBeforeJournal, &[REFUSED], any),
     row(EpochNotBumped, &["epoch"], any),
-    row(RebuildUnflushed, &[DAMAGE], any),
+    row(RebuildUnflushed, &[DAMAGE, UNSTABLE], |plan| {
+        plan.twice_one_in = 2;
+        plan.lives = 8;
+        plan.steps = 30;
+    }),
     row(WalkTakesGroups, &[TORN], any),
     row(WalkTakesTorn, &[DAMAGE], any),
 ];
