@@ -1,3 +1,4 @@
+// long: one cycle, read from top to bottom: its order is its correctness.
 //! The commit cycle: takes all that was decided and makes it durable with one flush.
 //!
 //! A step function. In production a thread calls it whenever the queue has something; tests and the crash model call it

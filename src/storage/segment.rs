@@ -1,3 +1,4 @@
+// long: who may touch which byte of the file when is one question, answered in one place.
 //! One segment file.
 //!
 //! ```text
