@@ -24,7 +24,7 @@ use annals_wire::internal::{Entry, InlineBatch, SegmentList, SegmentRef, entry::
 use bytes::Bytes;
 
 use super::{
-    extent::{self, Run},
+    extent::{self, OpenRuns},
     frame::FrameBuilder,
     key::PartitionKey,
     mutant::{Mutant, planted},
@@ -95,7 +95,7 @@ impl Cycle {
         self.items.clear();
         self.items.shrink_to(KEPT);
         self.due.shrink_to(KEPT);
-        self.open.runs.clear();
+        self.open.clear();
         self.frame.clear();
         self.plan.clear();
     }
@@ -464,40 +464,5 @@ fn move_sync_points(items: &mut [Item]) {
         let partition = Arc::clone(partition);
         let now = sync_point(&partition, &mut partition.lock());
         *work = now.expect("a partition with a sync point has a segment");
-    }
-}
-
-/// Extents that the next batch of their partition may still lengthen.
-#[derive(Default)]
-struct OpenRuns {
-    runs: Vec<Run>,
-}
-
-impl OpenRuns {
-    /// Bytes the runs take when they are closed.
-    fn size(&self) -> u64 {
-        self.runs.len() as u64 * 256
-    }
-
-    fn add(&mut self, number: u64, batch: &BatchWork, frame: &mut FrameBuilder) {
-        let key = batch.partition.key();
-        let at = self.runs.iter().position(|run| run.key == key);
-        if let Some(run) = at.and_then(|at| self.runs.get_mut(at))
-            && run.lengthen(number, batch)
-        {
-            return;
-        }
-        self.close(key, frame);
-        self.runs.push(Run::begin(number, batch));
-    }
-
-    fn close(&mut self, key: PartitionKey, frame: &mut FrameBuilder) {
-        if let Some(at) = self.runs.iter().position(|run| run.key == key) {
-            frame.push(&self.runs.swap_remove(at).entry());
-        }
-    }
-
-    fn close_all(&mut self, frame: &mut FrameBuilder) {
-        self.runs.drain(..).for_each(|run| frame.push(&run.entry()));
     }
 }

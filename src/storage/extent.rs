@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 
 use super::{
+    frame::FrameBuilder,
     key::PartitionKey,
     partition::Partition,
     queue::{BatchWork, Upto},
@@ -132,4 +133,43 @@ pub(crate) fn runs(partition: &Partition, number: u64, upto: Upto) -> Vec<Run> {
         first_offset = next_offset;
     }
     out
+}
+
+/// Extents that the next batch of their partition may still lengthen.
+#[derive(Default)]
+pub(crate) struct OpenRuns {
+    runs: Vec<Run>,
+}
+
+impl OpenRuns {
+    pub(crate) fn clear(&mut self) {
+        self.runs.clear();
+    }
+
+    /// Bytes the runs take when they are closed.
+    pub(crate) fn size(&self) -> u64 {
+        self.runs.len() as u64 * 256
+    }
+
+    pub(crate) fn add(&mut self, number: u64, batch: &BatchWork, frame: &mut FrameBuilder) {
+        let key = batch.partition.key();
+        let at = self.runs.iter().position(|run| run.key == key);
+        if let Some(run) = at.and_then(|at| self.runs.get_mut(at))
+            && run.lengthen(number, batch)
+        {
+            return;
+        }
+        self.close(key, frame);
+        self.runs.push(Run::begin(number, batch));
+    }
+
+    pub(crate) fn close(&mut self, key: PartitionKey, frame: &mut FrameBuilder) {
+        if let Some(at) = self.runs.iter().position(|run| run.key == key) {
+            frame.push(&self.runs.swap_remove(at).entry());
+        }
+    }
+
+    pub(crate) fn close_all(&mut self, frame: &mut FrameBuilder) {
+        self.runs.drain(..).for_each(|run| frame.push(&run.entry()));
+    }
 }

@@ -68,6 +68,8 @@ impl Storage {
         made.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::DiskFull,
             _ if is_out_of_files(&error) => self.no_files(),
+            // Its topic was deleted meanwhile, and the directory with it.
+            _ if partition.is_removed() => AppendError::Removed { batch: 0 },
             _ => {
                 self.fence(partition, &error);
                 AppendError::Fenced { batch: 0 }

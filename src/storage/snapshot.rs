@@ -214,7 +214,7 @@ impl Storage {
         if self.is_tainted() || self.failure().is_some() {
             return false;
         }
-        if !self.has_changed_since_snapshot() {
+        if !self.has_changed_since_snapshot() && !self.another_would_free() {
             return false;
         }
         let (kept, at) = {
@@ -227,6 +227,13 @@ impl Storage {
             || self.appended() >= self.options().snapshot_bytes
             || self.clock().monotonic().saturating_sub(at) >= self.options().snapshot_interval
             || self.ledger().is_wanted()
+    }
+
+    /// Somebody waits for room, and a snapshot would free some although it says nothing new: only the older of the two
+    /// holds the ring, and it begins in a file before the present one.
+    fn another_would_free(&self) -> bool {
+        let oldest = self.snapshots().lock().kept.first().map(|kept| kept.start.file);
+        self.ledger().is_wanted() && oldest.is_some_and(|file| file != self.tip().place.file)
     }
 
     /// After a failed flush no snapshot may free the ring, so one day it is full: then the process ends, and the next start

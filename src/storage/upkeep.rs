@@ -180,7 +180,7 @@ impl Storage {
     fn seal_failed(&self, partition: &Arc<Partition>, segment: &Segment, error: &io::Error) {
         if super::snapshot::is_full(error) {
             tracing::warn!(partition = %partition.key(), %error, base = segment.base, "not sealed: the disk is full");
-        } else {
+        } else if !partition.is_removed() {
             self.fence(partition, error);
         }
     }

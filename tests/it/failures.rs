@@ -94,11 +94,12 @@ async fn damage_is_reported_with_its_offsets_and_can_be_stepped_over() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_said_to_be_so() {
-    let disk = MemoryDisk::new();
-    let site = over(&disk).await;
+    let gate = Gate::new(MemoryDisk::new());
+    let site = site_on(Arc::new(gate.clone())).await;
     site.store("t", &["a"]).await;
-    disk.fail_nth(Call::View, 1);
+    let refused = gate.hold(At::View);
     let status = site.consumer().fetch(fetch("t", 0)).await.expect_err("the disk refuses");
+    drop(refused);
     check(&status, Code::DataLoss, "READ_FAILED", "annals log verify");
     has(&status, &[("topic", "t"), ("partition", "0")]);
     assert_eq!(site.values("t", 0).await, [(0, "a".into())]);

@@ -1,5 +1,5 @@
-//! A disk in memory that stands still where a test wants it to: flushes or the first look at a directory wait for as long as
-//! a [`Hold`] lives.
+//! A disk in memory that stands still where a test wants it to: flushes or the first look at a directory wait, or views are
+//! refused, for as long as a [`Hold`] lives.
 
 use std::{
     io,
@@ -19,6 +19,8 @@ pub(crate) enum At {
     Open,
     /// `File::sync`.
     Sync,
+    /// `File::view`, which does not wait: it is refused.
+    View,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +43,7 @@ pub(crate) struct Gate {
     held: Arc<Held>,
 }
 
-/// Whoever comes to it waits until this is dropped.
+/// Whoever comes to it waits, or is refused, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold(Arc<Held>);
 
@@ -131,6 +133,9 @@ impl File for GateFile {
         self.file.set_len(length)
     }
     fn view(&self, position: u64, length: usize) -> io::Result<Bytes> {
+        if *self.held.at.lock().unwrap() == Some(At::View) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         self.file.view(position, length)
     }
 }

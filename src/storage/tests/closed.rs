@@ -1,4 +1,4 @@
-//! A partition that a start cannot open, and one that was fenced: what becomes of the journal that the others share.
+//! A partition that a start cannot open, one that was fenced, one that was removed: what becomes of the journal that all share.
 
 use super::*;
 use crate::storage::disk::Access;
@@ -122,4 +122,55 @@ fn a_full_journal_after_a_fence_ends_the_process() {
     bench.put(2, 0, b"goes on");
     bench.storage.commit_step();
     assert_eq!(bench.partition(2, 0).high_watermark(), acked + 1);
+}
+
+#[test]
+fn a_full_ring_that_cannot_grow_is_freed_although_nothing_changes() {
+    // Two files, and no step that adds one, as on a small disk.
+    let options = Options { ring_file_bytes: 128 << 10, ring_bytes: 256 << 10, ..small_ring() };
+    let bench = Bench::open(&MemoryDisk::new(), options).unwrap();
+    bench.declare(1, 1, Level::Fsync);
+    let (mut refused, mode) = (0, Mode { level: Level::Os, atomic: false });
+    for n in 0..400 {
+        let append = || bench.append(&[(bench.partition(1, 0), &[7; 2000])], mode, &[]);
+        let mut tries = 0;
+        while append().is_err() {
+            // Whoever is refused waits, and is told after each snapshot.
+            bench.storage.on_room(Box::new(|| ()));
+            assert!(tries < 4 && bench.storage.snapshot_due(), "append {n} finds no room, {tries} times");
+            assert!(bench.snapshot(false));
+            tries += 1;
+        }
+        refused += usize::from(tries > 0);
+        bench.storage.commit_step();
+        while bench.storage.upkeep_step() {}
+    }
+    assert!(refused > 2, "the ring was full {refused} times");
+    let bench = bench.reopen().unwrap();
+    assert_eq!(bench.values(1, 0).len(), 400);
+}
+
+#[test]
+fn room_made_for_a_topic_that_goes_away_does_not_stop_snapshots() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Fsync);
+    bench.declare(2, 1, Level::Fsync);
+    bench.put(1, 0, b"a");
+    bench.storage.commit_step();
+    let partition = bench.partition(1, 0);
+    // Between its look at the partition and its work on the files the topic is deleted, and they are gone.
+    let mine = Arc::clone(&partition);
+    bench.disk.rename(&format!("topics/{}", topic(1)), "gone").unwrap();
+    let before = partition.preparing.lock();
+    let storage = Arc::clone(&bench.storage);
+    let preparing = std::thread::spawn(move || storage.prepare(&mine, 8000));
+    // Long enough to be past that look; a machine too slow for it only tests less.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let room = bench.storage.reserve(8192, Class::Control).unwrap();
+    bench.storage.submit(room, vec![Change::Remove { topic: topic(1) }]).unwrap();
+    drop(before);
+    assert!(matches!(preparing.join().unwrap(), Err(AppendError::Removed { .. })));
+    bench.put(2, 0, b"others go on");
+    bench.storage.commit_step();
+    assert!(bench.snapshot(false), "nothing was fenced");
 }
