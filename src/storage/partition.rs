@@ -335,8 +335,13 @@ impl Partition {
         }
     }
 
-    pub(crate) fn remove(&self) {
+    /// No append is taken from now on; under the partition's lock.
+    pub(crate) fn mark_removed(&self) {
         self.removed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn remove(&self) {
+        self.mark_removed();
         self.notify();
     }
 

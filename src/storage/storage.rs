@@ -225,20 +225,24 @@ impl Storage {
             return Err(AppendError::Closed);
         }
         let mut topics = self.topics.write();
-        let mut guards: Vec<(Arc<Partition>, PartitionSettings)> = Vec::new();
+        // What each concerned partition becomes; `None`: it goes. No append comes between the decision and its entry.
+        let mut guards: Vec<(Arc<Partition>, Option<PartitionSettings>)> = Vec::new();
         for change in &changes {
-            if let Change::Declare { topic, settings, .. } = change
-                && let Some(known) = topics.get(topic)
-            {
-                guards.extend(known.partitions.iter().map(|partition| (Arc::clone(partition), *settings)));
-            }
+            let (topic, becomes) = match change {
+                Change::Declare { topic, settings, .. } => (topic, Some(*settings)),
+                Change::Remove { topic } => (topic, None),
+                Change::State(_) => continue,
+            };
+            let known = topics.get(topic).map(|known| &known.partitions[..]).unwrap_or_default();
+            guards.extend(known.iter().map(|partition| (Arc::clone(partition), becomes)));
         }
         guards.sort_unstable_by_key(|(partition, _)| partition.key());
-        let mut locked: Vec<(MutexGuard<'_, Log>, &Arc<Partition>, PartitionSettings)> =
-            guards.iter().map(|(partition, settings)| (partition.lock(), partition, *settings)).collect();
+        let mut locked: Vec<(MutexGuard<'_, Log>, &Arc<Partition>, Option<PartitionSettings>)> =
+            guards.iter().map(|(partition, becomes)| (partition.lock(), partition, *becomes)).collect();
         let mut work = Works::with_capacity(changes.len());
-        for (log, partition, settings) in &mut locked {
-            let raised = partition.level() < Level::Fsync && settings.level == Level::Fsync;
+        for (log, partition, becomes) in &mut locked {
+            let raised = partition.level() < Level::Fsync
+                && becomes.is_some_and(|settings| settings.level == Level::Fsync);
             if raised && !planted(Mutant::RaisedWithoutSync) {
                 work.extend(sync_point(partition, log));
             }
@@ -247,7 +251,11 @@ impl Storage {
         let length = work.len() as u64;
         let first = self.queue.push(work, Some(room)).map_err(|_closed| AppendError::Closed)?;
         let number = first + length - 1;
-        for (log, partition, settings) in &mut locked {
+        for (log, partition, becomes) in &mut locked {
+            let Some(settings) = becomes else {
+                partition.mark_removed();
+                continue;
+            };
             // Before the entry is durable a start would still hold the partition to its old level, and not walk.
             if settings.level < partition.level() && !planted(Mutant::LoweringNotAwaited) {
                 log.barrier = log.barrier.max(number);
