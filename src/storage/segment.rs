@@ -277,6 +277,7 @@ impl Segment {
     }
 
     /// Somebody found out where it ends.
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn set_end_known(&self, end: u64) {
         self.set_end(end);
         self.unresolved.store(false, Ordering::Release);

@@ -50,6 +50,10 @@ fn a_killed_reader_prints_nothing_of_what_it_committed_again_and_skips_nothing()
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        // A kill in the middle of a write leaves a line cut off: it was not committed and comes again.
+        let printed = std::fs::read(&path).unwrap();
+        let whole = printed.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        File::options().write(true).open(&path).unwrap().set_len(whole as u64).unwrap();
     }
     let last = server.ok(&["consume", "n", "-g", "g", "-f", "%p %o\\n"], b"");
     let text = [std::fs::read(&path).unwrap(), last].concat();

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | an index of a sealed segment is missing or does not verify | made again from the segment |
 //! | one snapshot does not verify, the other does | moved to quarantine: no start depends on it |
-//! | no snapshot verifies, the journal does | one is made from segments and journal ([`snapshot`]); the bad ones to quarantine |
+//! | no snapshot verifies, the journal does | one is made from segments and journal (`snapshot`); the bad ones to quarantine |
 //! | a segment's file lies in another's place | back to where its header says it belongs |
 
 mod ring;
