@@ -92,7 +92,10 @@ fn section(section: &PartitionSection) -> Result<(), String> {
     position(section.end_position)?;
     offset(section.log_start)?;
     check(section.log_start <= section.next_offset, "a log start")?;
-    section.segments.iter().try_for_each(|segment| offset(segment.base))?;
+    section
+        .segments
+        .iter()
+        .try_for_each(|segment| offset(segment.base).and_then(|()| position(segment.end)))?;
     section.unwritten.iter().try_for_each(|batch| position(batch.position))
 }
 

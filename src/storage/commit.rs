@@ -281,6 +281,7 @@ impl Storage {
                         base: segment.base,
                         generation: segment.generation(),
                         location: String::new(),
+                        end: 0,
                     }],
                     removed: Vec::new(),
                 });

@@ -39,7 +39,7 @@ pub(crate) enum Mutant {
     RingFlushRetried,
     /// A frame says that what was written before it is durable, flushed or not. A torn tail is taken for damage.
     DurableClaimedEarly,
-    /// The header of a file that joins the chain is not written again. Its flush may have failed in an earlier run.
+    /// A link leads to a file found by the start, and its header is not flushed first. An earlier flush may have failed.
     RingHeaderTrusted,
     /// A new file of the ring is used before its name is flushed.
     RingNameUnflushed,

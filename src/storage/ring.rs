@@ -31,6 +31,8 @@ pub(crate) struct RingFile {
     pub(crate) file: Arc<dyn File>,
     /// Bytes, a multiple of a block.
     pub(crate) size: u64,
+    /// This process flushed its header. That of a file found here may be in memory only: its flush may have failed.
+    flushed: bool,
 }
 
 impl RingFile {
@@ -105,7 +107,7 @@ pub(crate) fn make_file(
     }
     made.write_at(&[&file_header(root, id)], 0)?;
     made.sync()?;
-    Ok(RingFile { id, file: made, size })
+    Ok(RingFile { id, file: made, size, flushed: true })
 }
 
 /// Opens a file of the ring.
@@ -128,7 +130,7 @@ pub(crate) fn open_file(
             what: "the file was cut short".into(),
         });
     }
-    Ok(RingFile { id, file, size })
+    Ok(RingFile { id, file, size, flushed: false })
 }
 
 /// A place in the ring.
@@ -276,15 +278,17 @@ impl Ring {
 
     /// Says where the chain goes on, and goes there.
     fn link(&mut self) -> io::Result<()> {
-        let Some(next) = self.free.pop_front() else {
+        let Some(mut next) = self.free.pop_front() else {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "no file of the ring is free"));
         };
+        // Before anything leads there: a link may be durable earlier than what it leads to.
+        if !next.flushed && !planted(Mutant::RingHeaderTrusted) {
+            next.file.write_at(&[&file_header(&self.root, next.id)], 0)?;
+            next.file.sync()?;
+            next.flushed = true;
+        }
         let empty = FrameBuilder::default();
         self.put(&empty.finish(self.root.frame_magic, self.header(true, next.id)))?;
-        // Again, because this flush is the one that counts: an earlier one may have failed in a run before.
-        if !planted(Mutant::RingHeaderTrusted) {
-            next.file.write_at(&[&file_header(&self.root, next.id)], 0)?;
-        }
         self.next.file = next.id;
         self.next.position = BLOCK;
         self.used.push_back(next);

@@ -239,6 +239,11 @@ impl Segment {
         self.end.load(Ordering::Acquire)
     }
 
+    /// Where the data ends, unless only a footer or a scan can tell.
+    pub(crate) fn known_end(&self) -> Option<u64> {
+        (!self.unresolved.load(Ordering::Acquire)).then(|| self.end())
+    }
+
     /// Recovery's word on where the data ends.
     pub(crate) fn set_end(&self, end: u64) {
         self.end.store(end, Ordering::Release);

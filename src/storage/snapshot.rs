@@ -378,7 +378,7 @@ pub(crate) fn section(
             flush.push((Arc::clone(partition), segment));
         }
     }
-    let key = partition.key();
+    let (key, closed) = (partition.key(), partition.closed_because().is_some());
     Some(PartitionSection {
         number: if planted(Mutant::SnapshotNumberTooHigh) {
             number()
@@ -396,6 +396,8 @@ pub(crate) fn section(
                 base: segment.base,
                 generation: segment.generation(),
                 location: String::new(),
+                // Of one that stays closed nothing was decided: its end may lie in any of them.
+                end: if closed { segment.known_end().unwrap_or(0) } else { 0 },
             })
             .collect(),
         epochs: log
@@ -406,6 +408,6 @@ pub(crate) fn section(
             .collect(),
         append_time_ms: log.append_time.ms(),
         unwritten: partition.unwritten().to_vec(),
-        closed: partition.closed_because().is_some(),
+        closed,
     })
 }

@@ -26,7 +26,7 @@ fn partitions() -> internal::Partitions {
 pub(super) fn journal() -> internal::Frame {
     let batch = stored(0, (3, 3), 0, &run(3));
     let end = 103 + batch.len() as u64;
-    let segment = internal::SegmentRef { base: 0, generation: 0, location: String::new() };
+    let segment = internal::SegmentRef { base: 0, generation: 0, location: String::new(), end: 0 };
     let list = internal::SegmentList {
         topic_id: topic_id(),
         partition: PARTITION,

@@ -45,7 +45,7 @@ impl Run<'_> {
                     return Ok(life);
                 }
                 // What a failed flush makes of a start is a partition that stays closed, or a refusal.
-                Ok(_) => power_cut |= self.fail_start("a flush failed"),
+                Ok((_, report)) => power_cut |= self.fail_start(&format!("a flush failed: {report:?}")),
                 Err(error) if self.disk.is_dead() || self.disk.flush_failed() => {
                     power_cut |= self.fail_start(&error.to_string());
                 }

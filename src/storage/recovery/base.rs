@@ -94,7 +94,7 @@ pub(super) fn restore(
         let key = PartitionKey { topic, partition: section.partition };
         let last = section.segments.last().map(|segment| segment.base);
         let segments = section.segments.iter().map(|segment| {
-            let end = if Some(segment.base) == last { section.end_position } else { 0 };
+            let end = if Some(segment.base) == last { section.end_position } else { segment.end };
             (segment.base, FoundSegment { generation: segment.generation, end })
         });
         let epochs =

@@ -292,6 +292,11 @@ impl Work<'_> {
                 break;
             }
             reached = index;
+            // What lies behind an end that nobody knows must neither be walked nor wiped.
+            if segment.known_end().is_none() {
+                let name = segment.id().path();
+                return Err(Trouble::Damaged(format!("nothing says where the data in {name} ends")));
+            }
             if self.level == Level::Fsync {
                 continue;
             }

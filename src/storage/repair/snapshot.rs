@@ -209,6 +209,7 @@ impl FromFiles {
             base: *base,
             generation: *generation,
             location: String::new(),
+            end: 0,
         };
         let epochs =
             self.epochs.iter().map(|start| EpochMessage { epoch: start.epoch, offset: start.offset });

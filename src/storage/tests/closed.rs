@@ -90,6 +90,43 @@ fn a_flush_that_fails_in_recovery_decides_nothing() {
     }
 }
 
+/// The end of what the journal knows lies in a segment that is not the last: behind it there is more, below `fsync`, and
+/// then a segment that has its name already.
+#[test]
+fn a_flush_that_fails_in_recovery_forgets_no_end() {
+    let bench = Bench::open(&MemoryDisk::new(), small_ring()).unwrap();
+    bench.declare(1, 1, Level::Os);
+    bench.put(1, 0, b"journaled, for the topic is new");
+    bench.storage.commit_step();
+    let mut batches = 1;
+    while bench.partition(1, 0).segments().len() < 2 {
+        bench.put(1, 0, &[7; 900]);
+        while bench.storage.upkeep_step() {}
+        batches += 1;
+    }
+    bench.storage.commit_step();
+    assert_eq!(bench.partition(1, 0).high_watermark(), batches);
+    let disk = bench.disk.clone();
+    drop(bench);
+    let copy = disk.snapshot();
+    drop(Bench::open(&copy, small_ring()).unwrap());
+    let mut closed = 0;
+    for nth in 1..=copy.calls(Call::Sync) {
+        for orderly in [false, true] {
+            let broken = disk.snapshot();
+            fail(&broken, Call::Sync, nth);
+            if let Ok(bench) = Bench::open(&broken, small_ring()) {
+                closed += u64::from(bench.partition(1, 0).closed_because().is_some());
+                assert!(!orderly || bench.snapshot(true));
+            }
+            let bench = Bench::open(&broken, small_ring()).unwrap();
+            assert_eq!(bench.report.damages, Vec::<String>::new(), "flush {nth}");
+            assert_eq!(bench.values(1, 0).len() as i64, batches, "flush {nth}");
+        }
+    }
+    assert!(closed >= 4, "{closed}: two segments are walked and flushed");
+}
+
 #[test]
 fn a_full_journal_after_a_fence_ends_the_process() {
     let bench = Bench::open(&MemoryDisk::new(), small_ring()).unwrap();
