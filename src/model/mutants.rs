@@ -44,12 +44,6 @@ fn flushes_fail(plan: &mut Plan) {
     plan.flush_fails_one_in = 1;
 }
 
-fn rings_grow_and_flushes_fail(plan: &mut Plan) {
-    plan.flush_fails_one_in = 1;
-    plan.often.grow = 12;
-    plan.options.ring_bytes = 8 * plan.options.ring_file_bytes;
-}
-
 const LOST: &str = "R5";
 const SHORT: &str = "R1";
 const DAMAGE: &str = "damage";
@@ -66,7 +60,6 @@ const ROWS: &[Row] = &[
     row(GroupOvertaken, &[SHORT], any),
     row(RingFlushesLastFile, &[REFUSED, LOST], any),
     row(RingFlushRetried, &[LOST, SHORT, REFUSED], flushes_fail),
-    row(RingHeaderTrusted, &[REFUSED], rings_grow_and_flushes_fail),
     row(DurableClaimedEarly, &[REFUSED], any),
     row(RingNameUnflushed, &[REFUSED], any),
     row(FrameSplitsRequest, &[TORN, LOST], any),

@@ -228,7 +228,8 @@ impl Storage {
             self.fence(&partition, &error);
             plan.fenced.insert(partition.key());
         }
-        let fenced = plan.touched.values().filter(|partition| partition.is_fenced());
+        let found = |partition: &&Arc<Partition>| partition.is_fenced() && !planted(Mutant::FenceForgotten);
+        let fenced = plan.touched.values().filter(found);
         plan.fenced.extend(fenced.map(|partition| partition.key()));
         give_up(items, plan);
         for key in &plan.fenced {

@@ -23,7 +23,7 @@ fn what_broke_a_promise_once_does_not_again() {
     // R14: a start closed a partition for a failed flush, and the next one wiped what the journal knew to be there.
     const END_FORGOTTEN: [u64; 6] = [15402, 42818, 55002, 59678, 62988, 77728];
     // R14: a link was durable before the header of the file it leads to, whose first flush had failed.
-    const LINK_TO_NOWHERE: [u64; 1] = [102490];
+    const LINK_TO_NOWHERE: [u64; 1] = [102_490];
     // R1: a walk that could not be flushed closed a partition; the start was cut, and the next took the run for a clean one.
     const TAKEN_FOR_CLEAN: [u64; 1] = [91997];
     // R1: a sync point that found no room in the journal was not asked for again.
