@@ -37,7 +37,7 @@ async fn settled(disk: &MemoryDisk) {
     let calls = || disk.calls(Call::Write) + disk.calls(Call::Sync);
     loop {
         let before = calls();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         if calls() == before {
             return;
         }
