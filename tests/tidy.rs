@@ -343,3 +343,6 @@ fn no_file_names_a_path_of_one_machine() {
 
 #[path = "tidy/can_fail.rs"]
 mod can_fail;
+
+#[path = "tidy/promises.rs"]
+mod promises;

@@ -279,7 +279,7 @@ fn judge(
     Ok(true)
 }
 
-fn values_in(read: &crate::storage::Read) -> Vec<(i64, Vec<u8>)> {
+pub(super) fn values_in(read: &crate::storage::Read) -> Vec<(i64, Vec<u8>)> {
     use prost::Message;
     let slices = read.batches.iter().map(|bytes| annals_wire::v1::LogSlice::decode(bytes.clone()).unwrap());
     let batches = slices.flat_map(|slice| slice.batches);

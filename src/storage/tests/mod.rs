@@ -9,6 +9,7 @@
 )]
 
 mod closed;
+mod copies;
 mod directory;
 mod durability;
 mod files;
