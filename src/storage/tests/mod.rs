@@ -16,6 +16,7 @@ mod files;
 mod lost;
 mod matrix;
 mod model;
+mod pictures;
 mod scrub;
 
 use std::sync::Arc;
