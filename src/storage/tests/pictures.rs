@@ -81,7 +81,7 @@ fn compare(lines: &[&str], file: &[u8]) -> Vec<String> {
     let (mut next, mut run) = (Some(0), (Vec::new(), String::new()));
     let mut judge = |(bytes, says): &(Vec<u8>, String)| match said(says) {
         Some(number) if !numbers(bytes).contains(&number) => {
-            complaints.push(format!("{bytes:02x?} is not `{says}`"))
+            complaints.push(format!("{bytes:02x?} is not `{says}`"));
         }
         None if says.contains('=') => complaints.push(format!("`{says}` says no number")),
         _ => {}
