@@ -9,6 +9,7 @@
 //! 3. A range is served only if it was written by this process or has been verified since it was opened.
 //! 4. The index is derived. A look-up that leads nowhere sensible means: scan, never: trust.
 
+mod open;
 mod seal;
 
 use std::{io, ops::Range, sync::Arc};
@@ -17,12 +18,11 @@ use annals_wire::{
     header::BatchHeader,
     segment::{SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentIdentity, SegmentSummary},
 };
-use bytes::Bytes;
 use crc32fast::Hasher;
 use smallvec::SmallVec;
 
 use super::{
-    disk::{Access, Disk, File},
+    disk::{Disk, File},
     frame::BatchBytes,
     index::SparseIndex,
     key::PartitionKey,
@@ -114,6 +114,8 @@ pub(crate) struct Segment {
     lost: AtomicBool,
     /// Somebody needed the file since [`Segment::was_used`] was asked.
     used: AtomicBool,
+    /// Somebody looked at bytes of it since [`Segment::unmap_if_at_rest`] was called.
+    viewed: AtomicBool,
     pub(crate) tally: Mutex<Option<Tally>>,
 }
 
@@ -153,6 +155,7 @@ impl Segment {
             known_good: Mutex::new(Ranges::default()),
             lost: AtomicBool::new(false),
             used: AtomicBool::new(true),
+            viewed: AtomicBool::new(false),
             tally: Mutex::new(None),
         }
     }
@@ -260,42 +263,11 @@ impl Segment {
         self.allocated.load(Ordering::Acquire)
     }
 
-    /// The open file; opened for writing if it was closed.
-    pub(crate) fn file(&self) -> io::Result<Arc<dyn File>> {
-        self.used.store(true, Ordering::Relaxed);
-        let mut slot = self.file.lock();
-        if let Some(file) = &*slot {
-            return Ok(Arc::clone(file));
-        }
-        let file = self.disk.open(&self.id().path(), Access::Write)?;
-        self.allocated.store(file.len()?, Ordering::Release);
-        *slot = Some(Arc::clone(&file));
-        Ok(file)
-    }
-
-    /// Opens the file for reading, for those who may not write.
-    pub(crate) fn open_read_only(&self) -> io::Result<()> {
-        let file = self.disk.open(&self.id().path(), Access::Read)?;
-        self.allocated.store(file.len()?, Ordering::Release);
-        *self.file.lock() = Some(file);
-        Ok(())
-    }
-
     /// Somebody found out where it ends.
     #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn set_end_known(&self, end: u64) {
         self.set_end(end);
         self.unresolved.store(false, Ordering::Release);
-    }
-
-    /// Closes the file of a clean segment; the next use opens it again.
-    pub(crate) fn close_if_clean(&self) -> bool {
-        let mut slot = self.file.lock();
-        let clean = self.is_named() && self.synced() >= self.end();
-        if clean && let Some(file) = slot.take() {
-            self.lost.fetch_or(file.lost(), Ordering::AcqRel);
-        }
-        clean
     }
 
     /// Bytes of it went missing under this process: a page of its map could not be read, or the file was cut. What was
@@ -319,15 +291,6 @@ impl Segment {
     /// Everything in it is verified again before it is served.
     pub(crate) fn forget_good(&self) {
         *self.known_good.lock() = Ranges::default();
-    }
-
-    /// Whether the file was needed since the last time this was asked.
-    pub(crate) fn was_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.file.lock().is_some()
     }
 
     /// Gives the file more room. Blocking.
@@ -436,21 +399,6 @@ impl Segment {
         }
         self.named.store(true, Ordering::Release);
         Ok(())
-    }
-
-    /// Bytes of a range below the end, lent from the map.
-    pub(crate) fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let bytes = self.file()?.view(range.start, length)?;
-        if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    /// Bytes of a range, read and not mapped.
-    pub(crate) fn copy(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        let read = self.file()?.read_at(&mut bytes, range.start)?;
-        if read == length { Ok(bytes.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Whether the range needs no check before it is served.

@@ -272,13 +272,15 @@ impl Storage {
 
     /// Closes segment files if more are open than the budget has: down to three quarters of it, first those that nobody
     /// needed since the last time, sealed ones before active ones. What was not flushed is, before it is closed: only the
-    /// handle that wrote may do that. Returns how many were closed.
+    /// handle that wrote may do that. Those that stay open give back their map if nobody read through it since the last
+    /// time. Returns how many were closed.
     pub fn close_step(&self) -> usize {
         let limit = self.options().open_segments;
         let mut open = Vec::new();
         for partition in self.all_partitions() {
             let segments = partition.segments();
             for (index, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.is_open()) {
+                segment.unmap_if_at_rest();
                 let rank = (segment.was_used(), index + 1 == segments.len());
                 open.push((rank, Arc::clone(&partition), Arc::clone(segment)));
             }

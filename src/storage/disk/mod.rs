@@ -99,6 +99,8 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Bytes of a range within the file: lent from a read-only map where there is one, else copied.
     /// The range must lie below bytes the caller knows to be in the file; `UnexpectedEof` if the file was cut meanwhile.
     fn view(&self, position: u64, length: usize) -> io::Result<Bytes>;
+    /// Gives back what `view` holds on to for the next time, which begins anew. Bytes that are lent stay as they are.
+    fn unmap(&self) {}
     /// Whether bytes lent by `view` may read as zeros because the disk did not give them: look after having verified
     /// them. Once true it stays so, and `view` copies from then on.
     fn lost(&self) -> bool {

@@ -28,7 +28,7 @@ impl From<internal::InlineBatch> for Inline {
 }
 
 impl Inline {
-    /// The entry it came from.
+    /// The entry it came from, with bytes of its own: these may be a view of the journal, which is written to again.
     pub(super) fn to_entry(&self, key: PartitionKey) -> internal::InlineBatch {
         internal::InlineBatch {
             topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
@@ -36,7 +36,7 @@ impl Inline {
             segment_base: self.segment_base,
             generation: self.generation,
             position: self.position,
-            batch: self.bytes.clone(),
+            batch: Bytes::copy_from_slice(&self.bytes),
         }
     }
 }

@@ -13,6 +13,8 @@
 //! 3. Every step may be cut and repeated: the decisions are made from the same bytes again.
 //! 4. The work is bounded by the ring and the snapshot interval, not by history.
 //! 5. The snapshot with the new epoch is durable before the `started` frame, so that a crash loop does not eat the ring.
+//! 6. What was read through maps is given back: a start holds no pages of files, and no bytes of the journal, which is
+//!    written to from now on.
 
 mod base;
 mod found;

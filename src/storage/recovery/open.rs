@@ -154,6 +154,7 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
             })
             .map_err(io_error("writing the snapshot of this start"))?;
     }
+    replayed.used.iter().chain(&replayed.free).for_each(|file| file.file.unmap());
     let files = (replayed.used, VecDeque::from(replayed.free), replayed.highest_file);
     let mut ring = Ring::resume(root, files, replayed.next, epoch, replayed.last_number);
     let mut frame = FrameBuilder::default();

@@ -138,6 +138,7 @@ pub(crate) fn rebuild(
                 }
             }
         }
+        partition.segments.iter().for_each(|segment| segment.unmap());
         line.end = partition.next_offset;
         report.records += u64::try_from(partition.next_offset - partition.log_start).unwrap_or(0);
         report.cut_bytes += line.cut_bytes;

@@ -62,6 +62,37 @@ fn a_closed_partition_does_not_keep_the_journal_and_comes_back_whole() {
 }
 
 #[test]
+fn what_a_closed_partition_lacks_does_not_change_with_the_journal_it_was_read_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::on(dir.path(), small_ring()).unwrap();
+    bench.declare(1, 1, Level::Fsync);
+    bench.declare(2, 1, Level::Fsync);
+    bench.put(1, 0, b"first");
+    bench.put(1, 0, b"second");
+    bench.put(2, 0, b"another's");
+    bench.storage.commit_step();
+    let (path, aside) = (segment_path(&bench), "topics/aside");
+    bench.storage.disk().rename(&path, aside).unwrap();
+    drop(bench);
+
+    // On the machine's disk the journal's files are mapped, and written to again when the ring comes round.
+    let bench = Bench::on(dir.path(), small_ring()).unwrap();
+    let lacking = || bench.partition(1, 0).unwritten().to_vec();
+    let before: Vec<Vec<u8>> = lacking().iter().map(|entry| entry.batch.to_vec()).collect();
+    assert_eq!(before.len(), 2);
+    fill_the_ring_twice(&bench);
+    assert_eq!(lacking().iter().map(|entry| entry.batch.to_vec()).collect::<Vec<_>>(), before);
+    drop(bench);
+
+    let bench = Bench::on(dir.path(), small_ring()).unwrap();
+    bench.storage.disk().rename(aside, &path).unwrap();
+    drop(bench);
+    let bench = Bench::on(dir.path(), small_ring()).unwrap();
+    assert_eq!(bench.report.damages, Vec::<String>::new());
+    assert_eq!(bench.values(1, 0), [(0, b"first".to_vec()), (1, b"second".to_vec())]);
+}
+
+#[test]
 fn a_flush_that_fails_in_recovery_decides_nothing() {
     let bench = Bench::open(&MemoryDisk::new(), small_ring()).unwrap();
     bench.declare(1, 1, Level::Os);

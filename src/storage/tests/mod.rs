@@ -17,6 +17,7 @@ mod lost;
 mod matrix;
 mod model;
 mod pictures;
+mod rest;
 mod scrub;
 
 use std::sync::Arc;

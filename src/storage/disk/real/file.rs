@@ -212,6 +212,12 @@ impl File for RealFile {
         if read < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes.into()) }
     }
 
+    fn unmap(&self) {
+        // Outside the lock: giving back many pages takes a while.
+        let map = self.map.lock().take();
+        drop(map);
+    }
+
     fn lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
