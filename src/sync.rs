@@ -1,8 +1,8 @@
 //! Locks and atomics: the one place that names them.
 //!
 //! Everything that is shared between threads is built from these names (`tests/tidy.rs` holds it), so that a
-//! checker of interleavings can take their place in one file: under `cfg(annals_shuttle)` this module is to
-//! re-export that checker's types with the same names, and no other file changes.
+//! checker of interleavings can take their place in one file: `threads/` compiles `src/storage` once more over
+//! `threads/src/sync.rs`, and no other file changes.
 //!
 //! What a replacement has to keep:
 //! 1. Locks do not poison. A panic under a lock ends the process (`panic = "abort"`), so there is nobody who

@@ -156,7 +156,7 @@ pub(crate) enum Mutant {
 }
 
 /// Whether a mistake is made on this thread.
-#[cfg(not(test))]
+#[cfg(not(any(test, annals_threads)))]
 pub(crate) const fn planted(_: Mutant) -> bool {
     false
 }
@@ -166,10 +166,10 @@ pub(crate) fn flush_twice(file: &dyn File) -> io::Result<()> {
     file.sync().or_else(|_| file.sync())
 }
 
-#[cfg(test)]
+#[cfg(any(test, annals_threads))]
 pub(crate) use here::{plant, planted};
 
-#[cfg(test)]
+#[cfg(any(test, annals_threads))]
 mod here {
     use std::cell::Cell;
 
