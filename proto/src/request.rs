@@ -21,7 +21,7 @@ use bytes::{BufMut, Bytes};
 use crate::chunks::{Chunks, Cursor, Parts};
 use crate::v1::{Codec, Durability};
 use crate::varint;
-use crate::walk::whole_record;
+use crate::walk::whole_records;
 
 /// A produce call, its records still in their bytes.
 #[derive(Debug, Clone, Default)]
@@ -172,6 +172,13 @@ fn fields(
 ) -> Result<(), ScanError> {
     while cursor.pos() < end {
         let at = cursor.pos();
+        let rest = cursor.rest();
+        let run = whole_records(rest.get(..end - at).unwrap_or(rest));
+        if run > 0 {
+            let _ = cursor.skip(run);
+            found.runs.push(at..at + run);
+            continue;
+        }
         let read = field(cursor, out, found);
         let within = if cursor.pos() > end { Err(ScanReason::Truncated) } else { read };
         within.map_err(|reason| ScanError { at, reason })?;
@@ -213,15 +220,9 @@ impl Found<'_> {
     }
 }
 
-/// Reads one field.
+/// Reads one field; a record only if it straddles two pieces, or is encoded as nobody does.
 fn field(cursor: &mut Cursor<'_>, out: &mut ScannedProduce, found: &mut Found<'_>) -> Result<(), ScanReason> {
     let start = cursor.pos();
-    if let Some((lead, record)) = whole_record(cursor.rest()) {
-        let len = lead + record.len();
-        let _ = cursor.skip(len);
-        found.runs.push(start..start + len);
-        return Ok(());
-    }
     match tag(cursor)? {
         (1, LEN) => out.topic = text(cursor, 1)?,
         (2, VARINT) => out.partition = Some(low_u32(value(cursor)?)),

@@ -10,6 +10,7 @@
 //! 3. A stop ends: what has not finished by the deadline is cut.
 //! 4. When the journal fails no ack is given any more, so the process ends, with a message.
 
+mod alloc;
 mod banner;
 mod budget;
 mod config;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use tokio::{sync::watch, task::JoinHandle};
 
+pub use alloc::keep_memory;
 pub use banner::Output;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use config::fuzz_config;
