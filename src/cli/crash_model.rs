@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    model::{self, Outcome, Plan, Sweep},
+    model::{self, Deed, Outcome, Plan, Sweep},
 };
 
 /// Prove the storage against power cuts: random work on a simulated disk, cut, recovered, compared byte for byte
@@ -21,6 +21,10 @@ use crate::{
 /// Each seed is one history, the same every time: appends, atomic groups, committed offsets, topics made and deleted,
 /// snapshots, failing flushes; the power goes or the process is killed at any call of the disk, in recovery too; unflushed
 /// sectors are lost, torn or old; bits flip. Ends with 1 at the first broken promise and says how to replay it.
+///
+/// With --exhaustive no lots are drawn: every script of so many steps, cut at every call of the disk, with everything that
+/// is to be found afterwards: nothing unflushed, each page and each sector of the last write alone there or alone missing,
+/// all of it.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  annals crash-model --seeds 500")]
 pub(crate) struct CrashModel {
@@ -36,6 +40,10 @@ pub(crate) struct CrashModel {
     /// Tell on standard error what each history does, one after the other
     #[arg(long)]
     trace: bool,
+    /// Instead of seeds, every script of up to so many steps
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u8).range(1..=4),
+        conflicts_with_all = ["seeds", "from", "trace"])]
+    exhaustive: Option<u8>,
     /// How to print: table or json [default: table on a terminal, json in a pipe]
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -50,6 +58,9 @@ pub(crate) fn run(args: &CrashModel) -> Result<Exit, Failure> {
             return Err(Failure::usage("-f is table or json here"));
         }
     };
+    if let Some(steps) = args.exhaustive {
+        return every_script(args, usize::from(steps), out, json);
+    }
     name_the_seed_of_a_panic();
     let clock = SystemClock::new();
     let sweep = if args.trace { traced(args) } else { silent(args) };
@@ -63,6 +74,27 @@ pub(crate) fn run(args: &CrashModel) -> Result<Exit, Failure> {
         );
     }
     out.finish(text.as_bytes(), Exit::Ok)
+}
+
+fn every_script(args: &CrashModel, steps: usize, out: Out, json: bool) -> Result<Exit, Failure> {
+    let clock = SystemClock::new();
+    let progress = Progress::histories(model::scripts(Deed::ALL.len(), steps));
+    let found = model::exhaustive(&Deed::ALL, steps, threads(args), &|| progress.add(1));
+    progress.clear();
+    let count = found.map_err(|broken| {
+        Failure::new(Exit::Failed, format!("a promise is broken: {broken}"))
+            .next(format!("Replay it: annals crash-model --exhaustive {}", broken.script.len()))
+    })?;
+    let mut rows: Vec<(String, u64)> =
+        count.rows().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    rows.push(("steps".to_owned(), steps as u64));
+    let seconds = clock.monotonic().as_secs_f64();
+    out.finish(text_of(&rows, "scripts", count.scripts, seconds, count.hash, json).as_bytes(), Exit::Ok)
+}
+
+fn threads(args: &CrashModel) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    args.threads.map_or(processors, usize::from)
 }
 
 fn replay(seed: u64) -> String {
@@ -81,10 +113,8 @@ fn name_the_seed_of_a_panic() {
 }
 
 fn silent(args: &CrashModel) -> Sweep {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.map_or(processors, usize::from);
     let progress = Progress::histories(args.seeds);
-    let sweep = model::sweep(args.from, args.seeds, threads, &|| progress.add(1));
+    let sweep = model::sweep(args.from, args.seeds, threads(args), &|| progress.add(1));
     progress.clear();
     sweep
 }
@@ -108,33 +138,37 @@ fn traced(args: &CrashModel) -> Sweep {
 }
 
 fn told(sum: &Outcome, seconds: f64, json: bool) -> String {
+    text_of(&sum.rows(), "seeds", sum.histories, seconds, sum.trace_hash, json)
+}
+
+/// Counts; how many of `done`, seeds or scripts, there were in a second; the hash over all of it.
+fn text_of(rows: &[(String, u64)], done: &str, count: u64, seconds: f64, hash: u64, json: bool) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = sum.histories as f64 / seconds.max(1e-9);
+    let rate = count as f64 / seconds.max(1e-9);
     let mut text = String::new();
     if json {
         text.push('{');
-        for (name, count) in sum.rows() {
+        for (name, count) in rows {
             let mut key = Vec::new();
-            push_json_string(&mut key, &name);
+            push_json_string(&mut key, name);
             let _ = write!(text, "{}:{count},", String::from_utf8_lossy(&key));
         }
         let _ = writeln!(
             text,
-            "\"seconds\":{seconds:.3},\"seeds_per_second\":{rate:.0},\"trace_hash\":\"{:016x}\"}}",
-            sum.trace_hash
+            "\"seconds\":{seconds:.3},\"{done}_per_second\":{rate:.0},\"trace_hash\":\"{hash:016x}\"}}"
         );
         return text;
     }
-    for (name, count) in sum.rows() {
+    for (name, count) in rows {
         let _ = writeln!(
             text,
             "{:<28} {:>14}",
             name.replace('_', " "),
-            grouped(i64::try_from(count).unwrap_or(i64::MAX))
+            grouped(i64::try_from(*count).unwrap_or(i64::MAX))
         );
     }
     let _ = writeln!(text, "{:<28} {seconds:>14.1}", "seconds");
-    let _ = writeln!(text, "{:<28} {rate:>14.0}", "seeds per second");
-    let _ = writeln!(text, "{:<28} {:>14x}", "trace hash", sum.trace_hash);
+    let _ = writeln!(text, "{:<28} {rate:>14.0}", format!("{done} per second"));
+    let _ = writeln!(text, "{:<28} {hash:>14x}", "trace hash");
     text
 }

@@ -17,15 +17,21 @@
 //! | `history` | its steps, its ends, its starts; bits flipped in copies |
 //! | `oracle` | what was attempted and promised; the rules |
 //! | `sweep` | many seeds, on several threads |
+//! | `exhaustive` | every short script, cut everywhere: no lots are drawn |
+//! | `nth_call` | a long script in which one call of the disk fails, each in turn |
 
 pub mod disk;
+mod exhaustive;
 mod history;
+#[cfg(test)]
+mod nth_call;
 mod oracle;
 mod plan;
 mod rng;
 mod sweep;
 
-pub use history::{Failure, Outcome, Place, Sink, run, run_traced, run_with};
+pub use exhaustive::{Broken, Count, exhaustive, scripts};
+pub use history::{Deed, Failure, Outcome, Place, Sink, run, run_traced, run_with};
 pub use plan::{Often, Plan, TopicPlan, Values};
 pub use sweep::{Sweep, current_seed, sweep};
 

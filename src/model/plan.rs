@@ -35,6 +35,8 @@ pub enum Values {
     Fixed(usize),
     /// Anything below.
     Below(usize),
+    /// All the same, and one in each batch.
+    One(usize),
 }
 
 /// How often each kind of step is taken, relative to the others; 0 = never.

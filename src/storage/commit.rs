@@ -24,7 +24,7 @@ use annals_wire::internal::{Entry, InlineBatch, SegmentList, SegmentRef, entry::
 use bytes::Bytes;
 
 use super::{
-    extent::{self, OpenRuns},
+    extent::{self, OpenRuns, ReadBack},
     frame::FrameBuilder,
     key::PartitionKey,
     mutant::{Mutant, planted},
@@ -120,6 +120,9 @@ struct Plan {
     /// Entries given up.
     failed: Vec<u64>,
     touched: HashMap<PartitionKey, Arc<Partition>>,
+    /// Of segments to be flushed, those of which something is entered that is in no frame and not in memory.
+    unread: Vec<(Arc<Partition>, Arc<Segment>)>,
+    back: ReadBack,
 }
 
 impl Plan {
@@ -135,6 +138,8 @@ impl Plan {
         self.extents.shrink_to(KEPT);
         self.fenced.clear();
         self.failed.clear();
+        self.unread.clear();
+        self.back.clear();
     }
 }
 
@@ -224,7 +229,13 @@ impl Storage {
             }
         }
         let segments = to_flush(items, plan);
-        for (partition, error) in self.flush_all(&segments) {
+        let mut failed = self.flush_all(&segments);
+        let Plan { unread, back, .. } = plan;
+        failed.extend(unread.drain(..).filter_map(|(partition, segment)| {
+            let error = back.read(&partition, &segment).err()?;
+            Some((partition, error))
+        }));
+        for (partition, error) in failed {
             self.fence(&partition, &error);
             plan.fenced.insert(partition.key());
         }
@@ -290,16 +301,16 @@ impl Storage {
             }
             Work::Sync { partition, upto } => {
                 open.close(partition.key(), frame);
-                enter_upto(frame, partition, number, *upto);
+                enter_upto(frame, plan, partition, number, *upto);
             }
             Work::Batch(batch) if !batch.inline && plan.extents.contains(&batch.partition.key()) => {
-                enter_before(frame, open, number, batch);
+                enter_before(frame, plan, open, number, batch);
                 open.add(number, batch, frame);
                 *batch.partition.entered.lock() = Some(batch.upto());
             }
             Work::Batch(batch) => {
                 open.close(batch.partition.key(), frame);
-                enter_before(frame, open, number, batch);
+                enter_before(frame, plan, open, number, batch);
                 let topic = batch.partition.key().topic;
                 frame.push_batch(number, &topic, &place_of(batch), &batch.bytes);
                 *batch.partition.entered.lock() = Some(batch.upto());
@@ -318,20 +329,20 @@ impl Storage {
 }
 
 /// What lies before a batch and was never entered: bytes written below `fsync`. They were flushed in this cycle.
-fn enter_before(frame: &mut FrameBuilder, open: &mut OpenRuns, number: u64, batch: &BatchWork) {
+fn enter_before(frame: &mut FrameBuilder, plan: &Plan, open: &mut OpenRuns, number: u64, batch: &BatchWork) {
     if batch.partition.entered_offset() >= batch.base_offset {
         return;
     }
     open.close(batch.partition.key(), frame);
-    enter_upto(frame, &batch.partition, number, batch.before());
+    enter_upto(frame, plan, &batch.partition, number, batch.before());
 }
 
 /// Enters everything of a partition up to a place.
-fn enter_upto(frame: &mut FrameBuilder, partition: &Partition, number: u64, upto: Upto) {
+fn enter_upto(frame: &mut FrameBuilder, plan: &Plan, partition: &Partition, number: u64, upto: Upto) {
     if partition.entered_offset() >= upto.next_offset {
         return;
     }
-    for run in extent::runs(partition, number, upto) {
+    for run in extent::runs(partition, number, upto, &plan.back) {
         frame.push(&run.entry());
     }
     *partition.entered.lock() = Some(upto);
@@ -399,6 +410,7 @@ fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment
                 if *reached < batch.base_offset && !planted(Mutant::PastUnflushed) {
                     for segment in extent::segments(partition, batch.before()) {
                         add(partition, &segment);
+                        plan.unread.push((Arc::clone(partition), segment));
                     }
                 }
                 *reached = batch.next_offset;
@@ -409,6 +421,7 @@ fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment
                 }
                 for segment in extent::segments(partition, *upto) {
                     add(partition, &segment);
+                    plan.unread.push((Arc::clone(partition), segment));
                 }
                 *reached = upto.next_offset;
             }

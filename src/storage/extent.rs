@@ -1,6 +1,6 @@
 //! Extents: bytes of a partition that were flushed in their segment before the frame that names them.
 
-use std::sync::Arc;
+use std::{collections::HashMap, io, ops::Range, sync::Arc};
 
 use annals_wire::internal::{Entry, Extent, entry::Body};
 use bytes::Bytes;
@@ -85,6 +85,52 @@ impl Run {
     }
 }
 
+/// What is to be entered and lies only in its segments, read back to be hashed: after their flush, and before the first frame
+/// is written, because then nothing can be given up any more.
+#[derive(Default)]
+pub(crate) struct ReadBack {
+    /// By partition and segment: bytes, and the position of the first.
+    segments: HashMap<(PartitionKey, i64), (u64, Bytes)>,
+}
+
+impl ReadBack {
+    pub(crate) fn clear(&mut self) {
+        self.segments.clear();
+    }
+
+    /// Reads what a segment holds beyond what was entered. A file that was cut from outside is no error: see [`runs`].
+    pub(crate) fn read(&mut self, partition: &Partition, segment: &Segment) -> io::Result<()> {
+        let range = not_entered(partition, segment)..segment.end();
+        if range.is_empty() || self.segments.contains_key(&(partition.key(), segment.base)) {
+            return Ok(());
+        }
+        match segment.view(range.clone()).or_else(|_| segment.copy(range.clone())) {
+            Ok(bytes) => {
+                self.segments.insert((partition.key(), segment.base), (range.start, bytes));
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn bytes(&self, partition: &Partition, segment: &Segment, range: &Range<u64>) -> Option<Bytes> {
+        let (start, bytes) = self.segments.get(&(partition.key(), segment.base))?;
+        let at = |position: u64| usize::try_from(position.checked_sub(*start)?).ok();
+        let (from, to) = (at(range.start)?, at(range.end)?);
+        (to <= bytes.len()).then(|| bytes.slice(from..to))
+    }
+}
+
+/// Where in a segment that begins at or behind the last entry what was not entered begins.
+fn not_entered(partition: &Partition, segment: &Segment) -> u64 {
+    let entered = *partition.entered.lock();
+    let known = entered.filter(|entered| entered.segment_base == segment.base);
+    known.map_or(DATA_START, |entered| entered.position)
+}
+
 /// The segments that hold what was not entered up to a place.
 pub(crate) fn segments(partition: &Partition, upto: Upto) -> Vec<Arc<Segment>> {
     let entered = *partition.entered.lock();
@@ -93,23 +139,22 @@ pub(crate) fn segments(partition: &Partition, upto: Upto) -> Vec<Arc<Segment>> {
     partition.segments().iter().filter(concerned).cloned().collect()
 }
 
-/// What was not entered up to a place, one run a segment. The bytes are read back to hash them.
-pub(crate) fn runs(partition: &Partition, number: u64, upto: Upto) -> Vec<Run> {
+/// What was not entered up to a place, one run a segment.
+pub(crate) fn runs(partition: &Partition, number: u64, upto: Upto, back: &ReadBack) -> Vec<Run> {
     let entered = *partition.entered.lock();
     let concerned = segments(partition, upto);
     let mut first_offset =
         entered.map_or_else(|| partition.bounds().log_start, |entered| entered.next_offset);
     let mut out = Vec::with_capacity(concerned.len());
     for (index, segment) in concerned.iter().enumerate() {
-        let known = entered.filter(|entered| entered.segment_base == segment.base);
-        let from = known.map_or(DATA_START, |entered| entered.position);
+        let from = not_entered(partition, segment);
         let next_segment = concerned.get(index + 1);
         let to = if segment.base == upto.segment_base { upto.position } else { segment.end() };
         if from >= to {
             continue;
         }
         let mut hasher = Hasher::new();
-        match segment.view(from..to) {
+        match back.bytes(partition, segment, &(from..to)).map_or_else(|| segment.view(from..to), Ok) {
             Ok(bytes) => hasher.update(&bytes),
             // Flushed, and gone since: the extent says so by a crc that does not hold. The journal needs it without a gap.
             Err(error) => {

@@ -9,7 +9,7 @@ use annals_wire::ids::TopicId;
 use smallvec::smallvec;
 
 use super::{
-    disk::EntryKind,
+    disk::{EntryKind, is_out_of_files},
     key::Level,
     mutant::{Mutant, planted},
     partition::{Log, Partition},
@@ -176,10 +176,10 @@ impl Storage {
         true
     }
 
-    /// A full disk only delays a seal: the footer is a convenience of readers. Anything else fences.
-    fn seal_failed(&self, partition: &Arc<Partition>, segment: &Segment, error: &io::Error) {
-        if super::snapshot::is_full(error) {
-            tracing::warn!(partition = %partition.key(), %error, base = segment.base, "not sealed: the disk is full");
+    /// A full disk, or no file that may be opened, only costs a footer, which is a convenience of readers. Anything else fences.
+    pub(super) fn seal_failed(&self, partition: &Arc<Partition>, segment: &Segment, error: &io::Error) {
+        if super::snapshot::is_full(error) || is_out_of_files(error) {
+            tracing::warn!(partition = %partition.key(), %error, base = segment.base, "not sealed");
         } else if !partition.is_removed() {
             self.fence(partition, error);
         }

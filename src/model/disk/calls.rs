@@ -43,8 +43,10 @@ impl PowerDisk {
     /// A call on a name. The power may go just before it or just after it.
     fn named<T>(&self, op: Op, path: &str, run: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.state.lock();
+        let life = state.life;
+        let fault = state.fault(op, path, 0, life);
         let fate = state.call(op, path, 0, 0);
-        state.finish(fate, run)
+        state.finish(fate, |state| fault.map_or_else(|| run(state), Err))
     }
 }
 
@@ -155,21 +157,33 @@ fn number(value: u64) -> usize {
 }
 
 impl PowerFile {
+    /// A call on the file. If it is to fail nothing is done.
     fn with<T>(
         &self,
         op: Op,
-        (position, length): (u64, u64),
+        range: (u64, u64),
         run: impl FnOnce(&mut Image, &mut Rng) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.or_fail(op, range, |image, rng, fault| fault.map_or_else(|| run(image, rng), Err))
+    }
+
+    /// A call on the file. `run` is told the error if it is to fail.
+    fn or_fail<T>(
+        &self,
+        op: Op,
+        (position, length): (u64, u64),
+        run: impl FnOnce(&mut Image, &mut Rng, Option<io::Error>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut state = self.disk.state.lock();
         if state.life != self.life {
             return Err(dead());
         }
+        let fault = state.fault(op, &self.path, position, self.life);
         let fate = state.call(op, &self.path, position, length);
         state.finish(fate, |state| {
             let image =
                 state.files.get_mut(self.node).and_then(Option::as_mut).ok_or(io::ErrorKind::NotFound)?;
-            run(image, &mut state.rng)
+            run(image, &mut state.rng, fault)
         })
     }
 }
@@ -190,21 +204,30 @@ impl File for PowerFile {
 
     fn write_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
         let length = parts.iter().map(|part| part.len() as u64).sum();
-        self.with(Op::Write, (position, length), |image, rng| {
-            image.write(rng, number(position), parts);
-            Ok(())
+        self.or_fail(Op::Write, (position, length), |image, rng, fault| match fault {
+            None => {
+                image.write(rng, number(position), parts);
+                Ok(())
+            }
+            Some(error) => {
+                let whole = parts.concat();
+                let half = whole.get(..whole.len() / 2).unwrap_or_default();
+                image.write(rng, number(position), &[half]);
+                Err(error)
+            }
         })
     }
 
     fn sync(&self) -> io::Result<()> {
-        let fails = self.disk.state.lock().flush_fails(self.life);
-        self.with(Op::Sync, (0, u64::from(fails)), |image, rng| {
-            if fails {
-                image.fail_sync(rng);
-                return Err(io::Error::other("an error of the model's disk"));
+        self.or_fail(Op::Sync, (0, 0), |image, rng, fault| match fault {
+            None => {
+                image.sync();
+                Ok(())
             }
-            image.sync();
-            Ok(())
+            Some(error) => {
+                image.fail_sync(rng);
+                Err(error)
+            }
         })
     }
 

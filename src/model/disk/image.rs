@@ -8,8 +8,10 @@ use std::ops::Range;
 use super::super::rng::Rng;
 use crate::sync::Arc;
 
-const PAGE: usize = 4096;
-const SECTOR: usize = 512;
+pub(super) const PAGE: usize = 4096;
+pub(super) const SECTOR: usize = 512;
+/// Sectors of a page as a set.
+pub(super) const ALL_SECTORS: u8 = u8::MAX;
 const ZEROS: [u8; PAGE] = [0; PAGE];
 
 /// A page's bytes; `None` = zeros.
@@ -190,15 +192,12 @@ impl Image {
 
     pub(super) fn cut(&mut self, rng: &mut Rng) -> Torn {
         let style = rng.below(4);
-        for index in self.dirty.drain(..) {
-            let page = self.pages.get_mut(index as usize).expect("a dirty page is there");
-            page.dirty = false;
-            match if style == 3 { rng.below(3) } else { style } {
-                0 => {}
-                1 => page.kept.clone_from(&page.seen),
-                _ => tear(page, rng),
-            }
-        }
+        self.settle_pages(|_| match if style == 3 { rng.below(3) } else { style } {
+            0 => 0,
+            1 => ALL_SECTORS,
+            // Of each sector the old or the new bytes.
+            _ => u8::try_from(rng.next() & 0xFF).expect("one byte"),
+        });
         // Size without data, data without size.
         let (low, high) = (self.kept_length.min(self.length), self.kept_length.max(self.length));
         let length = match rng.below(3) {
@@ -206,6 +205,53 @@ impl Image {
             1 => self.length,
             _ => low + rng.below(high - low + 1),
         };
+        self.settle(length)
+    }
+
+    /// A cut of which nothing is left to chance: the sectors that are there of each unflushed page, one bit each, and
+    /// whether the length is the new one.
+    pub(super) fn cut_to(&mut self, sectors: impl FnMut(u32) -> u8, new_length: bool) {
+        self.settle_pages(sectors);
+        self.settle(if new_length { self.length } else { self.kept_length });
+    }
+
+    /// Pages that no flush has covered.
+    pub(super) fn unflushed(&self) -> &[u32] {
+        &self.dirty
+    }
+
+    /// Its length is not the one a cut might leave.
+    pub(super) fn length_is_unflushed(&self) -> bool {
+        self.length != self.kept_length
+    }
+
+    /// Where the newest write that no flush has covered lies.
+    pub(super) fn last_write(&self) -> Option<Range<usize>> {
+        self.writes.last().cloned()
+    }
+
+    /// Whether a cut may change the sector that begins at a position.
+    pub(super) fn differs(&self, at: usize) -> bool {
+        let Some(page) = self.pages.get(at / PAGE).filter(|page| page.dirty) else { return false };
+        let from = at % PAGE;
+        bytes(&page.seen).get(from..from + SECTOR) != bytes(&page.kept).get(from..from + SECTOR)
+    }
+
+    fn settle_pages(&mut self, mut sectors: impl FnMut(u32) -> u8) {
+        for index in self.dirty.drain(..) {
+            let page = self.pages.get_mut(index as usize).expect("a dirty page is there");
+            page.dirty = false;
+            match sectors(index) {
+                0 => {}
+                ALL_SECTORS => page.kept.clone_from(&page.seen),
+                some => tear(page, some),
+            }
+        }
+    }
+
+    /// The pages are settled; what is kept becomes what is seen.
+    fn settle(&mut self, length: usize) -> Torn {
+        let high = self.kept_length.max(self.length);
         let torn = self.judge_writes(length);
         for page in &mut self.pages {
             page.seen.clone_from(&page.kept);
@@ -288,9 +334,8 @@ impl Image {
     }
 }
 
-/// Of each sector the old or the new bytes.
-fn tear(page: &mut Page, rng: &mut Rng) {
-    let which = rng.next();
+/// The new bytes of some sectors.
+fn tear(page: &mut Page, which: u8) {
     let mut kept = *bytes(&page.kept);
     let sectors = kept.chunks_mut(SECTOR).zip(bytes(&page.seen).chunks(SECTOR));
     for (index, (kept, seen)) in sectors.enumerate() {

@@ -9,7 +9,9 @@
 //! The call at which the power goes is either not carried out or carried out and not answered.
 
 mod calls;
+mod fault;
 mod image;
+mod keep;
 mod names;
 
 use std::{fmt, io};
@@ -18,7 +20,9 @@ use super::rng::Rng;
 use crate::sync::{Arc, Mutex};
 
 pub use calls::Op;
+pub use fault::Fault;
 use image::{Image, Torn};
+pub use keep::Keep;
 use names::{Kind, Names};
 
 /// The machine's disk in the model.
@@ -34,8 +38,10 @@ struct State {
     in_flush: bool,
     dead: bool,
     death: Option<Death>,
-    /// Flushes until one fails.
-    flush_fuse: Option<u64>,
+    /// Calls that are to fail.
+    fault: Option<Fault>,
+    faults_met: u64,
+    failed_calls: Vec<Death>,
     flush_failed: bool,
     /// Handles of an earlier life do nothing.
     life: u64,
@@ -165,30 +171,12 @@ impl State {
         self.trace = (self.trace.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
-    /// Whether this flush is the one that fails.
-    fn flush_fails(&mut self, life: u64) -> bool {
-        if self.dead || self.life != life {
-            return false;
-        }
-        match &mut self.flush_fuse {
-            Some(0) => {
-                self.flush_fuse = None;
-                self.flush_failed = true;
-                true
-            }
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-            None => false,
-        }
-    }
-
     fn revive(&mut self) {
         self.dead = false;
         self.death = None;
         self.fuse = None;
-        self.flush_fuse = None;
+        self.fault = None;
+        self.faults_met = 0;
         self.flush_failed = false;
         self.life += 1;
         let mut named = vec![false; self.files.len()];
@@ -204,16 +192,29 @@ impl State {
 impl PowerDisk {
     /// An empty disk whose behaviour is all in the seed.
     pub fn new(seed: u64) -> Self {
+        Self::with(Rng::new(seed))
+    }
+
+    /// From here on nothing happens by chance: nothing is written back by itself, calls that change nothing are not
+    /// counted, the call at which the power goes is not carried out, a flush that fails loses all of its pages. What a cut
+    /// leaves is to be chosen with [`PowerDisk::power_up_with`].
+    pub fn be_still(&self) {
+        self.state.lock().rng = Rng::still();
+    }
+
+    fn with(rng: Rng) -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
-                rng: Rng::new(seed),
+                rng,
                 files: Vec::new(),
                 names: Names::default(),
                 fuse: None,
                 in_flush: false,
                 dead: false,
                 death: None,
-                flush_fuse: None,
+                fault: None,
+                faults_met: 0,
+                failed_calls: Vec::new(),
                 flush_failed: false,
                 life: 0,
                 work: Work::default(),
@@ -238,19 +239,14 @@ impl PowerDisk {
         state.in_flush = state.rng.one_in(3);
     }
 
+    /// Calls left until the power goes.
+    pub fn fuse(&self) -> Option<u64> {
+        self.state.lock().fuse
+    }
+
     /// The power stays.
     pub fn cut_never(&self) {
         self.state.lock().fuse = None;
-    }
-
-    /// The flush after so many fails, once.
-    pub fn fail_flush_after(&self, flushes: u64) {
-        self.state.lock().flush_fuse = Some(flushes);
-    }
-
-    /// Whether a flush failed in this life.
-    pub fn flush_failed(&self) -> bool {
-        self.state.lock().flush_failed
     }
 
     /// Whether the power is gone.

@@ -97,8 +97,18 @@ impl Names {
     }
 
     pub(super) fn cut(&mut self, rng: &mut Rng) {
-        for changes in std::mem::take(&mut self.pending).into_values() {
-            let survive = rng.below(changes.len() + 1);
+        self.cut_to(|_, changes| rng.below(changes + 1));
+    }
+
+    /// Directories with so many changes that no flush has covered.
+    pub(super) fn unflushed(&self) -> impl Iterator<Item = (&String, usize)> {
+        self.pending.iter().map(|(dir, changes)| (dir, changes.len()))
+    }
+
+    /// A cut that leaves in each directory as many of its unflushed changes as `survive` says.
+    pub(super) fn cut_to(&mut self, mut survive: impl FnMut(&str, usize) -> usize) {
+        for (dir, changes) in std::mem::take(&mut self.pending) {
+            let survive = survive(&dir, changes.len());
             changes.iter().take(survive).for_each(|change| apply(&mut self.kept, change));
         }
         // A name below a directory that is not there is not there.

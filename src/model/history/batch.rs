@@ -31,13 +31,13 @@ impl Draft {
         counter: &mut u64,
         now_ms: i64,
     ) -> Self {
-        let count = if rng.one_in(3) { 1 + rng.below(3) } else { 1 };
+        let count = if !matches!(values, Values::One(_)) && rng.one_in(3) { 1 + rng.below(3) } else { 1 };
         let timed = rng.one_in(2);
         let (mut records, mut max_timestamp_ms) = (Vec::with_capacity(count), 0);
         for _ in 0..count {
             *counter += 1;
             let size = match values {
-                Values::Fixed(bytes) => bytes,
+                Values::Fixed(bytes) | Values::One(bytes) => bytes,
                 Values::Below(bytes) => rng.below(bytes),
             };
             // No sector of it is like one of another record.

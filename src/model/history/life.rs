@@ -6,29 +6,41 @@ use super::{Doing, Run, batch::Draft};
 use crate::{
     clock::Clock as _,
     model::{
+        disk::Fault,
         oracle::{Item, Part},
-        plan::Often,
+        plan::{Often, Values},
         rng::Rng,
     },
     state::{State, write_entry},
     storage::{
-        AppendError, Appended, Class, CommitError, Level, Machine as _, Mode, Partition, Receipt, Step,
-        Storage, Written,
+        AppendError, Appended, Class, CommitError, Level, Machine as _, Mode, NoRoom, Partition, Receipt,
+        Step, Storage, Written,
     },
     sync::{Arc, Mutex},
 };
 
 type Fates = Arc<Mutex<Vec<(usize, Result<(), CommitError>)>>>;
 
+/// Why an append was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::model) enum Refused {
+    /// The journal has none.
+    NoRoom(NoRoom),
+    /// The partition, or the disk.
+    Error(AppendError),
+}
+
 /// A life of the broker.
-pub(super) struct Life {
-    pub(super) storage: Arc<Storage>,
+pub(in crate::model) struct Life {
+    pub(in crate::model) storage: Arc<Storage>,
     pub(super) state: State,
     /// Of the topics that are there.
-    pub(super) partitions: Vec<Arc<Partition>>,
+    pub(in crate::model) partitions: Vec<Arc<Partition>>,
     pub(super) doing: Doing,
     /// A snapshot that has no name yet.
     written: Option<(Written, u64)>,
+    /// Why the last append that was not taken was not.
+    pub(in crate::model) refused: Option<Refused>,
     /// Fates of items, by their place in the oracle's list, that were told since the last look.
     fates: Fates,
 }
@@ -41,6 +53,7 @@ impl Life {
             partitions: Vec::new(),
             doing: Doing::Other,
             written: None,
+            refused: None,
             fates: Fates::default(),
         };
         life.find_partitions();
@@ -109,7 +122,7 @@ impl Run<'_> {
         self.create_missing(life, self.outcome.recoveries == 1);
         self.disk.cut_after(self.rng.next() % self.plan.calls.max(1));
         if self.rng.one_in(self.plan.flush_fails_one_in) {
-            self.disk.fail_flush_after(self.rng.next() % 12);
+            self.disk.set_fault(Some(Fault::flush_after(self.rng.next() % 12)));
         }
         for _ in 0..10 + self.rng.below(self.plan.steps) {
             life.doing = Doing::Other;
@@ -137,7 +150,7 @@ impl Run<'_> {
     }
 
     /// All that was taken becomes durable, and is proven to be.
-    fn settle(&mut self, life: &mut Life) -> Result<(), String> {
+    pub(super) fn settle(&mut self, life: &mut Life) -> Result<(), String> {
         life.doing = Doing::Other;
         self.commit(life);
         life.storage.idle_step();
@@ -149,7 +162,7 @@ impl Run<'_> {
             Deed::Append => {
                 if let Some(to) = self.anywhere(life) {
                     let level = self.rng.pick(&[Some(Level::Fsync), None, None]).unwrap_or(Level::Os);
-                    self.append(life, &[to], Mode { level, atomic: false })?;
+                    self.append(life, &[to], Mode { level, atomic: false }, self.plan.values, None)?;
                 }
             }
             Deed::Group => {
@@ -158,7 +171,7 @@ impl Run<'_> {
                 to.dedup_by_key(|partition| partition.key());
                 let mode = Mode { level: Level::Fsync, atomic: !self.rng.one_in(4) };
                 if !to.is_empty() {
-                    self.append(life, &to, mode)?;
+                    self.append(life, &to, mode, self.plan.values, None)?;
                 }
             }
             Deed::State => self.commit_offsets(life),
@@ -174,27 +187,31 @@ impl Run<'_> {
                 life.doing = Doing::Snapshot;
                 self.snapshot(life, false);
             }
-            Deed::Upkeep => {
-                life.doing = Doing::Upkeep;
-                while life.storage.upkeep_step() {}
-                life.storage.close_step();
-                self.note(|| "upkeep".into());
-            }
-            Deed::Grow => {
-                life.doing = Doing::Grow;
-                let grown = life.storage.grow_step();
-                self.note(|| format!("ring growth: {grown:?}"));
-            }
+            Deed::Upkeep => self.upkeep(life),
+            Deed::Grow => self.grow(life),
             Deed::Interval => self.interval(life),
         }
         Ok(())
+    }
+
+    pub(super) fn upkeep(&mut self, life: &mut Life) {
+        life.doing = Doing::Upkeep;
+        while life.storage.upkeep_step() {}
+        life.storage.close_step();
+        self.note(|| "upkeep".into());
+    }
+
+    pub(super) fn grow(&mut self, life: &mut Life) {
+        life.doing = Doing::Grow;
+        let grown = life.storage.grow_step();
+        self.note(|| format!("ring growth: {grown:?}"));
     }
 
     fn anywhere(&mut self, life: &Life) -> Option<Arc<Partition>> {
         life.partitions.get(self.rng.below(life.partitions.len())).cloned()
     }
 
-    fn commit(&mut self, life: &mut Life) {
+    pub(super) fn commit(&mut self, life: &mut Life) {
         let step = life.storage.commit_step();
         self.note(|| format!("commit: {step:?}"));
         if step != Step::Committed {
@@ -209,7 +226,7 @@ impl Run<'_> {
     }
 
     /// Time passes: all that was appended so far is due for a sync point.
-    fn interval(&mut self, life: &mut Life) {
+    pub(super) fn interval(&mut self, life: &mut Life) {
         self.clock.advance(std::time::Duration::from_millis(150));
         let weak: Vec<_> = life.partitions.iter().filter(|p| p.level() == Level::Interval).collect();
         // Without room in the journal the next tick asks again, and nothing is promised yet.
@@ -226,15 +243,23 @@ impl Run<'_> {
     /// Writes a snapshot; it gets its name at once or later, or, if the commit cycle is late, not at all.
     fn snapshot(&mut self, life: &mut Life, last: bool) {
         if life.written.is_none() {
-            let given = self.disk.work().written;
-            let source = || life.state.capture(life.storage.last_number());
-            let written = life.storage.snapshot_write(&source);
-            self.note(|| format!("snapshot: {written:?}"));
-            life.written = written.ok().flatten().map(|written| (written, given));
+            self.write_snapshot(life);
             if !last && self.rng.one_in(2) {
                 return;
             }
         }
+        self.finish_snapshot(life, last);
+    }
+
+    pub(super) fn write_snapshot(&mut self, life: &mut Life) {
+        let given = self.disk.work().written;
+        let source = || life.state.capture(life.storage.last_number());
+        let written = life.storage.snapshot_write(&source);
+        self.note(|| format!("snapshot: {written:?}"));
+        life.written = written.ok().flatten().map(|written| (written, given));
+    }
+
+    pub(super) fn finish_snapshot(&mut self, life: &mut Life, last: bool) {
         if let Some((written, given)) = life.written.take() {
             let finished = life.storage.snapshot_finish(&written, last);
             self.note(|| format!("snapshot in place: {finished:?}"));
@@ -244,14 +269,21 @@ impl Run<'_> {
         }
     }
 
-    /// Appends as the broker does: room first, then locks, room ahead where there is none.
-    fn append(&mut self, life: &mut Life, to: &[Arc<Partition>], mode: Mode) -> Result<(), String> {
+    /// Appends as the broker does, with committed offsets or not, or, for a group, mostly: room first, then locks, room ahead where there is none.
+    pub(super) fn append(
+        &mut self,
+        life: &mut Life,
+        to: &[Arc<Partition>],
+        mode: Mode,
+        values: Values,
+        with_entries: Option<bool>,
+    ) -> Result<(), String> {
         let now_ms = self.clock.wall_ms();
         let drafts: Vec<Draft> = to
             .iter()
-            .map(|to| Draft::new(&mut self.rng, Arc::clone(to), self.plan.values, &mut self.records, now_ms))
+            .map(|to| Draft::new(&mut self.rng, Arc::clone(to), values, &mut self.records, now_ms))
             .collect();
-        let with_entries = mode.atomic && !self.rng.one_in(4);
+        let with_entries = with_entries.unwrap_or_else(|| mode.atomic && !self.rng.one_in(4));
         let offsets = if with_entries { self.offsets(life) } else { None };
         let (id, bodies) = match offsets {
             Some(offsets) => {
@@ -261,13 +293,18 @@ impl Run<'_> {
             None => (None, Vec::new()),
         };
         life.doing = Doing::Append;
-        let Some(receipt) = try_append(&life.storage, &drafts, mode, &bodies) else {
-            if self.disk.is_dead() {
-                // Nobody was answered, yet the batches may be there.
-                let item = self.attempt(life, &drafts, mode, id, Vec::new(), None)?;
-                self.oracle.items.push(item);
+        let receipt = match try_append(&life.storage, &drafts, mode, &bodies) {
+            Ok(receipt) => receipt,
+            Err(refused) => {
+                self.note(|| format!("append {mode:?}: {refused:?}"));
+                if self.disk.is_dead() {
+                    // Nobody was answered, yet the batches may be there.
+                    let item = self.attempt(life, &drafts, mode, id, Vec::new(), None)?;
+                    self.oracle.items.push(item);
+                }
+                life.refused = Some(refused);
+                return Ok(());
             }
-            return Ok(());
         };
         self.note(|| format!("append {mode:?}, request {id:?}: {:?}", receipt.appended));
         let entries: Vec<(u64, Body)> = (receipt.first_entry..).zip(bodies).collect();
@@ -315,7 +352,7 @@ impl Run<'_> {
     }
 
     /// What was told since the last look, and what readers may see now.
-    fn watch(&mut self, life: &Life) -> Result<(), String> {
+    pub(super) fn watch(&mut self, life: &Life) -> Result<(), String> {
         for (index, fate) in std::mem::take(&mut *life.fates.lock()) {
             match fate {
                 Ok(()) => {
@@ -356,7 +393,7 @@ impl Run<'_> {
     }
 
     /// At the end of a life: what may have been given up unsaid, and what was under way.
-    pub(super) fn count_pending(&mut self, life: &Life) {
+    pub(in crate::model) fn count_pending(&mut self, life: &Life) {
         for item in self.oracle.items.iter_mut().filter(|item| !item.acked && !item.given_up) {
             let fenced = |part: &Part| life.storage.partition(part.key).is_some_and(|p| p.is_fenced());
             item.given_up = item.parts.iter().any(fenced);
@@ -373,20 +410,25 @@ impl Run<'_> {
     }
 }
 
-/// `None` = refused.
-fn try_append(storage: &Arc<Storage>, drafts: &[Draft], mode: Mode, bodies: &[Body]) -> Option<Receipt> {
+fn try_append(
+    storage: &Arc<Storage>,
+    drafts: &[Draft],
+    mode: Mode,
+    bodies: &[Body],
+) -> Result<Receipt, Refused> {
     let appends: Vec<_> = drafts.iter().map(Draft::append).collect();
     let batches = drafts.iter().map(|draft| draft.stored_len() + 512).sum::<u64>();
-    for _ in 0..8 {
-        let room = storage.reserve(batches + 8192, Class::Data).ok()?;
+    let mut tries = 0;
+    loop {
+        let room = storage.reserve(batches + 8192, Class::Data).map_err(Refused::NoRoom)?;
         let mut entries = |_: &[Appended]| bodies.iter().map(|body| write_entry(body.clone())).collect();
+        tries += 1;
         match storage.append(room, &appends, mode, &mut entries) {
-            Err(AppendError::NotPrepared { batch }) => {
-                let draft = drafts.get(batch)?;
-                storage.prepare(&draft.partition, draft.stored_len()).ok()?;
+            Err(AppendError::NotPrepared { batch }) if tries < 8 => {
+                let draft = drafts.get(batch).expect("one of those that were given");
+                storage.prepare(&draft.partition, draft.stored_len()).map_err(Refused::Error)?;
             }
-            other => return other.ok(),
+            other => return other.map_err(Refused::Error),
         }
     }
-    None
 }

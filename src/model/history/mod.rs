@@ -5,6 +5,7 @@ mod flip;
 mod life;
 mod outcome;
 mod places;
+mod script;
 mod start;
 mod topics;
 
@@ -16,10 +17,14 @@ use std::fmt;
 use super::{disk::PowerDisk, oracle::Oracle, plan::Plan, rng::Rng};
 use crate::{clock::ManualClock, sync::Arc};
 
-use life::Life;
+pub(super) use life::Life;
+#[cfg(test)]
+pub(super) use life::Refused;
 pub use outcome::Outcome;
 pub use places::Place;
 use places::{Doing, place};
+pub use script::Deed;
+pub(super) use script::Left;
 
 /// A promise was broken.
 #[derive(Clone, Debug)]
@@ -67,13 +72,14 @@ pub fn run_traced(seed: u64, plan: &Plan, sink: Sink<'_>) -> Result<Outcome, Fai
     outcome.map_err(|what| Failure { seed, what, trace: Vec::new() })
 }
 
-struct Run<'a> {
+/// A history under way.
+pub(super) struct Run<'a> {
     rng: Rng,
-    disk: PowerDisk,
+    pub(super) disk: PowerDisk,
     clock: Arc<ManualClock>,
     plan: &'a Plan,
-    oracle: Oracle,
-    outcome: Outcome,
+    pub(super) oracle: Oracle,
+    pub(super) outcome: Outcome,
     sink: Option<Sink<'a>>,
     /// Records made.
     records: u64,

@@ -4,7 +4,7 @@ use super::{Doing, Life, Run};
 use crate::{
     clock::ManualClock,
     model::{
-        disk::{PowerDisk, Work},
+        disk::{Fault, PowerDisk, Work},
         oracle::{check, same_state},
     },
     state::State,
@@ -20,44 +20,54 @@ impl Run<'_> {
                 self.disk.cut_after(self.rng.next() % (self.start_changes + 10));
             }
             if self.rng.one_in(4 * self.plan.flush_fails_one_in) {
-                self.disk.fail_flush_after(self.rng.next() % 12);
+                self.disk.set_fault(Some(Fault::flush_after(self.rng.next() % 12)));
             }
-            let before = self.disk.work();
-            let mut state = State::default();
-            let opened = Storage::open(
-                Arc::new(self.disk.clone()),
-                Arc::clone(&self.clock) as _,
-                self.plan.options,
-                &mut state,
-            );
-            match opened {
-                Ok((storage, report)) if !self.disk.flush_failed() => {
-                    self.disk.cut_never();
-                    self.note(|| {
-                        format!("started, judged by a {}: {report:?}", if power_cut { "cut" } else { "kill" })
-                    });
-                    self.judge_start(before, &storage, &report)?;
-                    self.oracle.judge(power_cut, &storage, &state)?;
-                    let life = Life::new(storage, state);
-                    if self.rng.one_in(self.plan.twice_one_in) {
-                        self.start_twice(&life)?;
-                    }
-                    return Ok(life);
+            if let Some(life) = self.start_once(power_cut)? {
+                if self.rng.one_in(self.plan.twice_one_in) {
+                    self.start_twice(&life)?;
                 }
-                // What a failed flush makes of a start is a partition that stays closed, or a refusal.
-                Ok((_, report)) => power_cut |= self.fail_start(&format!("a flush failed: {report:?}")),
-                Err(error) if self.disk.is_dead() || self.disk.flush_failed() => {
-                    power_cut |= self.fail_start(&error.to_string());
-                }
-                Err(error) => return Err(format!("R14: the start refused: {error}")),
+                return Ok(life);
             }
+            power_cut |= self.die(Doing::Start { new: self.outcome.recoveries == 0 });
         }
     }
 
-    fn fail_start(&mut self, why: &str) -> bool {
-        self.note(|| format!("the start failed: {why}"));
-        let new = self.outcome.recoveries == 0;
-        self.die(Doing::Start { new })
+    /// One start. `None`: the power went, or a call failed and something is refused for it.
+    pub(in crate::model) fn start_once(&mut self, power_cut: bool) -> Result<Option<Life>, String> {
+        let before = self.disk.work();
+        let mut state = State::default();
+        let opened = Storage::open(
+            Arc::new(self.disk.clone()),
+            Arc::clone(&self.clock) as _,
+            self.plan.options,
+            &mut state,
+        );
+        let closed = |report: &Report| report.partitions.iter().any(|partition| partition.closed.is_some());
+        match opened {
+            // What a failed flush makes of a start is a partition that stays closed, or a refusal.
+            Ok((_, report)) if self.disk.flush_failed() || self.disk.faults_met() > 0 && closed(&report) => {
+                self.note(|| format!("the start failed: a call failed: {report:?}"));
+                Ok(None)
+            }
+            Ok((storage, report)) => {
+                self.disk.cut_never();
+                self.note(|| {
+                    format!("started, judged by a {}: {report:?}", if power_cut { "cut" } else { "kill" })
+                });
+                self.judge_start(before, &storage, &report)?;
+                // The oracle's own reads do not fail.
+                let fault = self.disk.fault();
+                self.disk.set_fault(None);
+                self.oracle.judge(power_cut, &storage, &state)?;
+                self.disk.set_fault(fault);
+                Ok(Some(Life::new(storage, state)))
+            }
+            Err(error) if self.disk.is_dead() || self.disk.faults_met() > 0 => {
+                self.note(|| format!("the start failed: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(format!("R14: the start refused: {error}")),
+        }
     }
 
     fn judge_start(&mut self, before: Work, storage: &Storage, report: &Report) -> Result<(), String> {
@@ -99,7 +109,7 @@ impl Run<'_> {
     }
 
     /// R8: a second start, of a copy, finds the same and leaves every segment as it is.
-    pub(super) fn start_twice(&mut self, life: &Life) -> Result<(), String> {
+    pub(in crate::model) fn start_twice(&mut self, life: &Life) -> Result<(), String> {
         let copy = self.disk.fork();
         let before = copy.fingerprint("topics/");
         let mut state = State::default();

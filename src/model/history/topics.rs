@@ -18,7 +18,7 @@ use crate::{
         plan::TopicPlan,
     },
     state::{Settings, Topic, write_entry},
-    storage::{Change, Class, PartitionKey, PartitionSettings},
+    storage::{Change, Class, Level, PartitionKey, PartitionSettings},
 };
 
 /// Most partitions a topic is widened to.
@@ -50,12 +50,12 @@ fn id_bytes(id: TopicId) -> Bytes {
 }
 
 impl Run<'_> {
-    fn name(slot: usize) -> String {
+    pub(super) fn name(slot: usize) -> String {
         format!("t{slot}")
     }
 
     /// Makes the topics that are not there, if `all`; else mostly.
-    pub(super) fn create_missing(&mut self, life: &mut Life, all: bool) {
+    pub(in crate::model) fn create_missing(&mut self, life: &mut Life, all: bool) {
         for slot in 0..self.plan.topics.len() {
             if life.state.topics.get(&Self::name(slot)).is_none() && (all || !self.rng.one_in(4)) {
                 self.create(life, slot);
@@ -77,7 +77,7 @@ impl Run<'_> {
         }
     }
 
-    fn create(&mut self, life: &mut Life, slot: usize) {
+    pub(super) fn create(&mut self, life: &mut Life, slot: usize) {
         let Some(plan) = self.plan.topics.get(slot) else { return };
         self.topics += 1;
         let mut id = [0x70; 16];
@@ -100,9 +100,28 @@ impl Run<'_> {
 
     pub(super) fn delete(&mut self, life: &mut Life) {
         let slot = self.rng.below(self.plan.topics.len());
+        self.delete_in(life, slot);
+    }
+
+    pub(super) fn delete_in(&mut self, life: &mut Life, slot: usize) {
         let Some(id) = life.state.topics.get(&Self::name(slot)).map(|topic| topic.id) else { return };
         let entry = TopicDeleted { topic_id: id_bytes(id) };
         self.submit(life, Some(Change::Remove { topic: id }), Body::TopicDeleted(entry));
+    }
+
+    /// A topic's level becomes another.
+    pub(super) fn alter(&mut self, life: &mut Life, slot: usize, level: Level) {
+        let Some(topic) = life.state.topics.get(&Self::name(slot)).map(|topic| (topic.id, topic.settings))
+        else {
+            return;
+        };
+        let (id, settings) = (topic.0, Settings { level, ..topic.1 });
+        let entry = TopicChanged { topic_id: id_bytes(id), settings: Some(settings.to_entry()) };
+        self.submit(life, Some(declare(id, settings)), Body::TopicChanged(entry));
+        // A lower level counts at once, a higher one from its ack on.
+        for (_, log) in self.oracle.logs.iter_mut().filter(|(key, _)| key.topic == id) {
+            log.level = log.level.min(level);
+        }
     }
 
     pub(super) fn commit_offsets(&mut self, life: &mut Life) {

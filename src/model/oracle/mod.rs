@@ -63,7 +63,7 @@ pub(super) struct Item {
 }
 
 /// All attempts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Oracle {
     pub(super) logs: BTreeMap<PartitionKey, Log>,
     /// The state after the last judgement.
@@ -100,6 +100,13 @@ impl Oracle {
         }
         self.judge_groups(&items, &found)?;
         self.compare_state(state)?;
-        self.compare_topics(storage)
+        self.compare_topics(storage)?;
+        let topics = &self.state.topics;
+        for (key, log) in &mut self.logs {
+            if let Some(topic) = topics.name(key.topic).and_then(|name| topics.get(name)) {
+                log.level = topic.settings.level;
+            }
+        }
+        Ok(())
     }
 }

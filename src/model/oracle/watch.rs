@@ -1,7 +1,9 @@
 //! What can be judged while the broker runs: acks, high watermarks, reads, look-ups (R3, R7, R9).
 
+use annals_wire::internal::state_entry::Body;
+
 use super::{Log, Oracle, check, logs::compare_runs};
-use crate::storage::{Level, Partition};
+use crate::storage::{Level, Partition, PartitionKey};
 
 impl Oracle {
     /// An item was acked.
@@ -9,6 +11,16 @@ impl Oracle {
         check(!self.failed, || "R9: an ack after the journal failed".into())?;
         let Some(item) = self.items.get_mut(index) else { return Ok(()) };
         item.acked = true;
+        // From here on what readers see of a topic that was raised survives a power cut.
+        for (_, body) in &item.entries {
+            if let Body::TopicChanged(changed) = body
+                && let Some(level) =
+                    changed.settings.as_ref().and_then(|to| Level::from_number(to.durability))
+            {
+                let of = |key: &PartitionKey| key.topic.as_bytes()[..] == changed.topic_id[..];
+                self.logs.iter_mut().filter(|(key, _)| of(key)).for_each(|(_, log)| log.level = level);
+            }
+        }
         for part in &item.parts {
             let Some(log) = self.logs.get_mut(&part.key) else { continue };
             check(!log.fenced, || format!("R9: an ack of fenced partition {}", part.key))?;

@@ -1,6 +1,7 @@
 //! What is visible and acked when.
 
 use super::*;
+use crate::storage::Step;
 
 const WEAK: Mode = Mode { level: Level::Os, atomic: false };
 const STRONG: Mode = Mode { level: Level::Fsync, atomic: false };
@@ -168,7 +169,7 @@ fn a_failed_journal_shows_nobody_what_it_would_have_named() {
     bench.storage.commit_step();
     let receipt = bench.put(1, 0, b"in a segment that no frame names yet");
     fail(&bench.disk, Call::Sync, 1);
-    assert_eq!(bench.storage.idle_step(), crate::storage::Step::Failed);
+    assert_eq!(bench.storage.idle_step(), Step::Failed);
     assert!(!bench.acked(&receipt));
     assert_eq!(
         bench.partition(1, 0).high_watermark(),
@@ -187,7 +188,7 @@ fn a_failed_journal_flush_ends_everything() {
     bench.storage.commit_step();
     let lost = bench.put(1, 0, b"b");
     fail(&bench.disk, Call::Sync, 1);
-    assert_eq!(bench.storage.commit_step(), crate::storage::Step::Failed);
+    assert_eq!(bench.storage.commit_step(), Step::Failed);
     assert!(bench.storage.failure().is_some());
     assert!(!bench.acked(&lost));
     assert_eq!(bench.partition(1, 0).high_watermark(), 1);
@@ -204,7 +205,7 @@ fn what_a_failed_journal_did_not_take_nobody_sees() {
     let behind = bench.put(1, 0, b"behind");
     // The first flush is the segment's, for what lies before the group.
     fail(&bench.disk, Call::Sync, 2);
-    assert_eq!(bench.storage.commit_step(), crate::storage::Step::Failed);
+    assert_eq!(bench.storage.commit_step(), Step::Failed);
     assert!(!bench.acked(&group) && !bench.acked(&behind));
     assert_eq!(bench.values(1, 0), [(0, b"a".to_vec())]);
 }
@@ -349,4 +350,43 @@ fn a_sync_point_that_finds_no_room_is_asked_for_again() {
     assert_eq!(bench.storage.interval_step(), 1);
     bench.storage.commit_step();
     assert_eq!(bench.partition(1, 0).entered_offset(), 1);
+}
+
+#[test]
+fn what_cannot_be_read_back_for_the_journal_is_given_up_and_not_entered_as_damage() {
+    for read_fails in [false, true] {
+        let bench = Bench::new();
+        bench.declare(1, 1, Level::Os);
+        bench.put(1, 0, b"a");
+        bench.storage.commit_step();
+        let strong = bench.append(&[(bench.partition(1, 0), b"b")], STRONG, &[]).unwrap();
+        fail(&bench.disk, Call::View, 1);
+        if read_fails {
+            fail(&bench.disk, Call::Read, 1);
+        }
+        assert_eq!(bench.storage.commit_step(), Step::Committed);
+        assert_eq!(bench.acked(&strong), !read_fails);
+        assert_eq!(bench.partition(1, 0).is_fenced(), read_fails);
+        // The disk was never at fault but for that moment: nothing may say later that it is.
+        let bench = bench.reopen().unwrap();
+        assert_eq!(bench.report.damages, [""; 0]);
+        assert_eq!(bench.values(1, 0).len(), 2);
+    }
+}
+
+#[test]
+fn without_a_file_to_open_a_seal_is_left_out_and_fences_nobody() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Fsync);
+    for _ in 0..3 {
+        bench.put(1, 0, &[7; 2000]);
+        bench.storage.commit_step();
+    }
+    let error = std::io::Error::from(rustix::io::Errno::MFILE);
+    let partition = bench.partition(1, 0);
+    let segment = Arc::clone(&partition.segments()[0]);
+    bench.storage.seal_failed(&partition, &segment, &error);
+    assert!(!partition.is_fenced());
+    bench.storage.seal_failed(&partition, &segment, &rustix::io::Errno::IO.into());
+    assert!(partition.is_fenced());
 }
