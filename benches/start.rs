@@ -2,6 +2,10 @@
 //! on a directory that holds 2 GiB. The built binary is started as a person starts it; ready is when its first line is there.
 //!
 //! `cargo bench --bench start`; with another build: `ANNALS_BIN=target/release/annals cargo bench --bench start`
+//!
+//! `cargo bench --bench start -- --history 0.1,1,10`: whether a start grows with what is stored. For each size (GB of records'
+//! values) a directory is written, the server killed while it writes, and the last frame of the journal torn, as a power cut
+//! would; five times. Then `log verify` reads all of it. The sizes have to fit on the disk of `TMPDIR`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +18,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::FileExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -116,7 +121,83 @@ fn recovery(started: &Started) -> u64 {
     started.ready["recovery"]["milliseconds"].as_u64().unwrap()
 }
 
+/// The newest frame of the journal: its file, position and bytes.
+fn newest_frame(data: &Path) -> (std::path::PathBuf, u64, u64) {
+    let mut newest = None;
+    for entry in fs::read_dir(data.join("journal")).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.strip_prefix(data).unwrap();
+        let dump = annals().args(["log", "dump", "-f", "json"]).arg(data).arg(name).output().unwrap();
+        for line in String::from_utf8(dump.stdout).unwrap().lines() {
+            let piece: Value = serde_json::from_str(line).unwrap();
+            if piece["kind"] == "frame" && piece["verifies"] == "true" {
+                let number = |name: &str| piece[name].as_str().unwrap().parse::<u64>().unwrap();
+                let found = (
+                    number("sequence"),
+                    (file.clone(), piece["position"].as_u64().unwrap(), number("bytes")),
+                );
+                newest = newest.max(Some(found));
+            }
+        }
+    }
+    newest.unwrap().1
+}
+
+/// The second half of the last frame did not reach the disk.
+fn tear(data: &Path) {
+    let (file, position, bytes) = newest_frame(data);
+    let from = bytes / 2;
+    let torn = vec![0xA5; usize::try_from(bytes - from).unwrap()];
+    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&torn, position + from).unwrap();
+}
+
+/// Starts of a directory that holds so many GB, and reading all of it.
+fn history(gigabytes: f64, more: u64, rounds: usize) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as many as fit on a disk")]
+    let records = (gigabytes * 1e9) as u64 / LINE as u64;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    start(&data).kill_while_writing(records);
+    let mut starts = Vec::new();
+    for round in 0..rounds {
+        tear(&data);
+        let started = start(&data);
+        starts.push((started.took, recovery(&started)));
+        assert_eq!(started.ready["recovery"]["damages"].as_array().unwrap().len(), 0, "{}", started.ready);
+        if round + 1 < rounds {
+            started.kill_while_writing(more);
+        } else {
+            started.kill();
+        }
+    }
+    told(&format!("{gigabytes} GB, killed and torn"), starts);
+    let mut best = Duration::MAX;
+    let mut bytes = 0;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let verdict = annals().args(["log", "verify", "-f", "json"]).arg(&data).output().unwrap();
+        best = best.min(began.elapsed());
+        assert!(verdict.status.success());
+        let verdict: Value = serde_json::from_slice(&verdict.stdout).unwrap();
+        bytes = verdict["bytes"].as_u64().unwrap();
+    }
+    println!(
+        "{:32} {:.2} GB in {:.2} s, {:.2} GB/s, best of three",
+        "log verify",
+        bytes as f64 / 1e9,
+        best.as_secs_f64(),
+        bytes as f64 / 1e9 / best.as_secs_f64()
+    );
+}
+
 fn main() {
+    let sizes = std::env::args().skip_while(|argument| argument != "--history").nth(1);
+    if let Some(sizes) = sizes {
+        for gigabytes in sizes.split(',') {
+            history(gigabytes.parse().unwrap(), 300_000, ROUNDS);
+        }
+        return;
+    }
     // `cargo test --benches` runs it, too: once, shortly.
     let short = std::env::args().any(|argument| argument == "--test");
     let (records, more, rounds) = if short { (20_000, 5_000, 1) } else { (2_147_484, 100_000, ROUNDS) };
@@ -154,4 +235,7 @@ fn main() {
         started.kill_while_writing(more);
     }
     told("after kill -9 while writing", large);
+    if short {
+        history(0.01, 5_000, 2);
+    }
 }

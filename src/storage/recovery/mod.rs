@@ -23,6 +23,7 @@ mod rebuild;
 mod replay;
 mod report;
 mod tail;
+mod torn;
 
 pub(crate) use found::{FoundSegment, Inline};
 pub(crate) use replay::{Replayed, replay, replay_from, replay_running};

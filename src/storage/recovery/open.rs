@@ -54,7 +54,11 @@ impl Storage {
             Found::Root(root) => (root, false),
             Found::Empty => (create(&disk, &*clock, &options)?, true),
         };
-        let replayed = replay(&disk, &root, Access::Write, machine)?;
+        let replayed = if created {
+            replay::nothing(&disk, &root, machine)?
+        } else {
+            replay(&disk, &root, Access::Write, machine)?
+        };
         let mut report = Report {
             created,
             clean: replayed.is_clean(),
@@ -64,7 +68,9 @@ impl Storage {
             damages: replayed.damages.clone(),
             ..Report::default()
         };
-        write_again(&disk, &root, &replayed)?;
+        if !created {
+            write_again(&disk, &root, &replayed)?;
+        }
         let rebuilt = rebuild::rebuild(&disk, &root, &replayed, report.clean, &mut report);
         let timer = Arc::clone(&clock);
         let parts = finish(Start { disk, clock, options, root, replayed, rebuilt }, machine, &mut report)?;

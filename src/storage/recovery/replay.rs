@@ -17,6 +17,7 @@ use super::{
     Machine,
     base::{self, Base},
     found::{FoundExtent, FoundPartition, FoundSegment, Inline},
+    torn::prove_torn,
 };
 use crate::storage::{
     PartitionKey, bounds,
@@ -35,9 +36,6 @@ use crate::storage::{
 /// Where a directory without snapshots begins.
 pub(crate) const FIRST_FILE: u32 = 1;
 const BEGINNING: Place = Place { sequence: 1, file: FIRST_FILE, position: BLOCK, previous_crc: 0 };
-
-/// Bytes of a file looked at to see whether it holds anything newer than the chain's end.
-const PEEK: u64 = 256 * 1024;
 
 /// A topic as snapshot and journal have it.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +95,19 @@ pub(crate) fn replay(
     let base = base::newest(disk, root, &mut damages)?;
     let mut found = replay_on(disk, root, access, base, machine)?;
     found.damages = damages;
+    Ok(found)
+}
+
+/// What [`replay`] finds in a directory that was made just now: nothing, and nothing is looked for.
+pub(crate) fn nothing(
+    disk: &Arc<dyn Disk>,
+    root: &Root,
+    machine: &mut dyn Machine,
+) -> Result<Replayed, OpenError> {
+    let files = ring_files(disk)?;
+    let base = Base { snapshot: None, kept: Vec::new(), proven: 0 };
+    let mut found = begin((disk, root, Access::Write), &files, base, machine)?.found;
+    open_the_rest(disk, root, Access::Write, &files, &mut found);
     Ok(found)
 }
 
@@ -433,48 +444,4 @@ fn open_the_rest(disk: &Arc<dyn Disk>, root: &Root, access: Access, files: &[u32
             Err(error) => tracing::debug!(%error, "a file of the journal is not used"),
         }
     }
-}
-
-/// The chain ended where it did by a crash, unless something proves the missing frame durable.
-fn prove_torn(root: &Root, found: &Replayed, proven: u64) -> Result<(), OpenError> {
-    let next = found.next;
-    let damaged =
-        |what: String| OpenError::Damaged { file: ring::path(next.file), position: next.position, what };
-    if next.sequence <= proven {
-        return Err(damaged(format!(
-            "frame {} does not verify, although a snapshot says it was durable",
-            next.sequence
-        )));
-    }
-    for file in found.used.iter().chain(&found.free) {
-        let here = file.id == next.file;
-        let mut position = if here { next.position } else { BLOCK };
-        // A later part of the chain begins at the beginning of its file; one that holds only older frames is not read on.
-        let mut until = if here { file.size } else { file.size.min(BLOCK + PEEK) };
-        while position + BLOCK <= until {
-            let io = |source| OpenError::Io { doing: format!("reading {}", ring::path(file.id)), source };
-            // Read, not mapped: nobody needs these pages again.
-            let mut head = [0; HEADER_LEN];
-            file.file.read_at(&mut head, position).map_err(io)?;
-            let later =
-                FrameHeader::decode(&head, root.frame_magic).filter(|header| header.sequence > next.sequence);
-            if later.is_some() {
-                until = file.size;
-            }
-            let later = later.filter(|header| header.durable >= next.sequence);
-            if let Some(header) = later {
-                let length = u64::from(header.length).min(file.size - position);
-                let frame =
-                    file.file.view(position, usize::try_from(length).unwrap_or(usize::MAX)).map_err(io)?;
-                if payload_of(&header, &frame).is_some() {
-                    return Err(damaged(format!(
-                        "frame {} does not verify, although frame {} says it was durable",
-                        next.sequence, header.sequence
-                    )));
-                }
-            }
-            position += BLOCK;
-        }
-    }
-    Ok(())
 }

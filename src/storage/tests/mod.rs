@@ -19,6 +19,7 @@ mod model;
 mod pictures;
 mod rest;
 mod scrub;
+mod unreadable;
 
 use std::sync::Arc;
 
