@@ -4,6 +4,7 @@
 //! makes longer ones). Groups are refused; no message here has any, and none of our peers sends one.
 
 use crate::varint;
+use crate::walk::whole_records;
 
 /// Bytes that are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,14 @@ impl<'a> Fields<'a> {
         let (bytes, rest) = rest.get(width..)?.split_at_checked(len)?;
         self.rest = rest;
         Some(bytes)
+    }
+
+    /// Steps over the records that come next, as far as they are written as every writer writes them: field 15, and a length no
+    /// longer than need be. How many bytes they are.
+    pub(crate) fn skip_records(&mut self) -> usize {
+        let run = whole_records(self.rest);
+        self.rest = self.rest.get(run..).unwrap_or_default();
+        run
     }
 
     /// The next field, `None` at the end. After an error nothing is left.

@@ -70,6 +70,11 @@ impl Batch {
         let wrong = || SliceError::Malformed("RecordBatch");
         loop {
             let start = message.len() - fields.left();
+            let run = fields.skip_records();
+            if run > 0 {
+                parts.take_records(start..start + run).ok_or_else(wrong)?;
+                continue;
+            }
             let Some(field) = fields.next().map_err(|NotFields| wrong())? else { break };
             parts.take(field, start..message.len() - fields.left()).ok_or_else(wrong)?;
         }
@@ -196,11 +201,7 @@ impl<'a> Parts<'a> {
             (10, Value::Four(value)) => header.base_sequence = value,
             (11, Value::Four(value)) => header.records_crc32 = value,
             (12, Value::Four(value)) => self.header_crc32 = value,
-            (15, Value::Bytes(_)) => match &mut self.payload {
-                Some(run) if run.end == place.start => run.end = place.end,
-                Some(_) => return None,
-                none => *none = Some(place),
-            },
+            (15, Value::Bytes(_)) => self.take_records(place)?,
             (number @ (14 | 16 | 17), Value::Bytes(content)) => {
                 if self.payload.replace(place).is_some() {
                     return None;
@@ -209,6 +210,16 @@ impl<'a> Parts<'a> {
             }
             (1..=12 | 14..=17, _) => return None,
             _ => {}
+        }
+        Some(())
+    }
+
+    /// Takes records, which follow those before them or are the first.
+    fn take_records(&mut self, place: Range<usize>) -> Option<()> {
+        match &mut self.payload {
+            Some(run) if run.end == place.start => run.end = place.end,
+            Some(_) => return None,
+            none => *none = Some(place),
         }
         Some(())
     }

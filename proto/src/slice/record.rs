@@ -74,6 +74,7 @@ pub struct RecordRef<'a> {
 
 impl<'a> RecordRef<'a> {
     /// Reads a record, the `index`-th of its batch.
+    #[inline]
     pub(crate) fn parse(body: &'a [u8], header: &BatchHeader, index: u32) -> Result<Self, NotFields> {
         let mut out = Self { offset: 0, timestamp_ms: 0, key: None, value: None, body };
         let mut delta = index;
@@ -81,18 +82,8 @@ impl<'a> RecordRef<'a> {
         // As every writer writes them: a key perhaps, a value perhaps. Whatever else there is, and in any order, comes after.
         out.key = fields.take(KEY_TAG);
         out.value = fields.take(VALUE_TAG);
-        while let Some(field) = fields.next()? {
-            match field {
-                (1, Value::Bytes(key)) => out.key = Some(key),
-                (2, Value::Bytes(value)) => out.value = Some(value),
-                (3, Value::Bytes(header)) => drop(header_of(header)?),
-                (4, Value::Number(time)) => out.timestamp_ms = time.cast_signed(),
-                (5, Value::Number(value)) => delta = low_u32(value),
-                (1..=7, Value::Bytes(_) | Value::Four(_) | Value::Eight(_)) | (1..=3, _) => {
-                    return Err(NotFields);
-                }
-                _ => {}
-            }
+        if fields.left() > 0 {
+            out.take(fields, &mut delta)?;
         }
         if out.timestamp_ms == 0 {
             out.timestamp_ms = header.append_time_ms;
@@ -102,6 +93,24 @@ impl<'a> RecordRef<'a> {
         }
         out.offset = header.base_offset.checked_add(i64::from(delta)).ok_or(NotFields)?;
         Ok(out)
+    }
+
+    /// Takes any fields in any order.
+    fn take(&mut self, mut fields: Fields<'a>, delta: &mut u32) -> Result<(), NotFields> {
+        while let Some(field) = fields.next()? {
+            match field {
+                (1, Value::Bytes(key)) => self.key = Some(key),
+                (2, Value::Bytes(value)) => self.value = Some(value),
+                (3, Value::Bytes(header)) => drop(header_of(header)?),
+                (4, Value::Number(time)) => self.timestamp_ms = time.cast_signed(),
+                (5, Value::Number(value)) => *delta = low_u32(value),
+                (1..=7, Value::Bytes(_) | Value::Four(_) | Value::Eight(_)) | (1..=3, _) => {
+                    return Err(NotFields);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Names and values of its headers, in the producer's order.
