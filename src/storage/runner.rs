@@ -161,8 +161,9 @@ fn upkeep_loop(storage: &Arc<Storage>, stop: &Stop) {
         while storage.upkeep_step() {}
         storage.interval_step();
         storage.notice_faults();
-        slow += 1;
-        if slow % 16 == 1 {
+        slow = slow.wrapping_add(1);
+        // Not at once: a server that has just started has better things to do than to write zeros.
+        if slow.is_multiple_of(16) {
             let grown = storage.grow_step().and_then(|_| storage.reserve_step());
             if let Err(error) = grown {
                 tracing::warn!(%error, "the journal could not grow");
