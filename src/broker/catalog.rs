@@ -125,6 +125,11 @@ impl Catalog {
         nearest(name, self.0.load().by_name.keys().map(AsRef::as_ref))
     }
 
+    /// What a topic is called.
+    pub(crate) fn name_of(&self, id: TopicId) -> Option<Arc<str>> {
+        self.0.load().by_name.values().find(|topic| topic.id() == id).map(|topic| Arc::clone(topic.name()))
+    }
+
     /// All topics, in no order.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.0.load().by_name.values().cloned().collect()

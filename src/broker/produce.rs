@@ -237,6 +237,7 @@ impl Broker {
             AppendError::Fenced { batch } => {
                 Err(Error::PartitionFenced { topic, partition: partition(batch) })
             }
+            AppendError::Unsettled { key } => Err(Error::PartitionFenced { topic, partition: key.partition }),
             AppendError::DiskFull => Err(Error::DiskFull { retry_delay: RETRY_FULL }),
             AppendError::NoFiles { limit } => Err(Error::LimitReached { what: "open segment files", limit }),
             AppendError::Closed => Err(Error::ShuttingDown { retry_delay: RETRY_SOON }),

@@ -72,6 +72,13 @@ impl Broker {
     pub(super) fn enqueue(&self, room: Room, changes: Vec<Change>) -> Result<u64, Error> {
         self.storage.submit(room, changes).map_err(|error| match error {
             AppendError::DiskFull => Error::DiskFull { retry_delay: super::RETRY_FULL },
+            AppendError::Unsettled { key } => Error::PartitionFenced {
+                topic: self
+                    .catalog
+                    .name_of(key.topic)
+                    .map_or_else(|| key.topic.to_string(), |name| name.to_string()),
+                partition: key.partition,
+            },
             _ => Error::ShuttingDown { retry_delay: RETRY_SOON },
         })
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::uuid_v7,
     state::{self, Settings, Topics, write_entry},
-    storage::{Change, Class, PartitionSettings, Room},
+    storage::{Change, Class, Level, PartitionSettings, Room},
     sync::{Arc, MutexGuard},
 };
 
@@ -206,9 +206,12 @@ impl Broker {
     /// Changes settings; what is `None` stays as it is. Partitions only grow, and growing moves keys to other partitions.
     ///
     /// # Errors
-    /// `TopicNotFound`, `InvalidArgument`, `LimitReached`.
+    /// `TopicNotFound`, `InvalidArgument`, `LimitReached`, `PartitionFenced`: only a restart makes it fit for `fsync`.
     pub async fn update_topic(&self, name: &str, asked: TopicSettings) -> Result<TopicInfo, Error> {
-        let room = self.room(room_for(2 * ENTRY_BYTES, 2), Class::Control).await?;
+        // A raise enters what its partitions hold.
+        let held = self.catalog.get(name).filter(|_| asked.level == Some(Level::Fsync));
+        let entries = 2 + held.map_or(0, |topic| topic.partitions() as usize);
+        let room = self.room(room_for(2 * ENTRY_BYTES, entries), Class::Control).await?;
         match self.decide_update(room, name, &asked) {
             Ok(made) => {
                 self.written(made.number).await?;

@@ -11,7 +11,7 @@
 //! 3. A batch that happens together with other entries of its request stands in the frame itself.
 //! 4. A batch of a partition below `fsync` is entered only after everything before it in that partition was flushed and entered.
 //! 5. A failed segment flush fences the partition and fails every item of the cycle that touches it, whole, and so
-//!    on through those items' partitions. A failed journal write or flush ends everything.
+//!    on through those items' partitions, and through all of a topic that one of them changes. A failed journal write or flush ends everything.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -242,10 +242,48 @@ impl Storage {
         let found = |partition: &&Arc<Partition>| partition.is_fenced() && !planted(Mutant::FenceForgotten);
         let fenced = plan.touched.values().filter(found);
         plan.fenced.extend(fenced.map(|partition| partition.key()));
-        give_up(items, plan);
+        self.give_up(items, plan);
         for key in &plan.fenced {
             if let Some(partition) = plan.touched.get(key) {
-                partition.fence("a request that failed in another partition had records for it, too");
+                partition.fence("what failed in another partition concerned it, too");
+            }
+        }
+    }
+
+    /// Takes out every item that touches a fenced partition, fences what else those items touch, and so on. A topic whose
+    /// change is given up is fenced whole: memory has partitions of it that no start will know.
+    fn give_up(&self, items: &mut Vec<Item>, plan: &mut Plan) {
+        if planted(Mutant::FailedItemHalfEntered) {
+            let doomed = |work: &Work| {
+                work.partition().is_some_and(|partition| plan.fenced.contains(&partition.key()))
+            };
+            for item in items {
+                item.work.retain(|work| !doomed(work));
+            }
+            return;
+        }
+        loop {
+            let before = items.len();
+            items.retain(|item| {
+                let keys = || item.work.iter().filter_map(Work::partition).map(|partition| partition.key());
+                let doomed = keys().any(|key| plan.fenced.contains(&key));
+                if doomed {
+                    if !planted(Mutant::FenceNotSpread) {
+                        plan.fenced.extend(keys());
+                    }
+                    let topics = item.work.iter().filter_map(Work::topic);
+                    for partition in topics.flat_map(|topic| self.partitions(&topic)) {
+                        if !planted(Mutant::MadeInVain) {
+                            plan.fenced.insert(partition.key());
+                            plan.touched.entry(partition.key()).or_insert(partition);
+                        }
+                    }
+                    plan.failed.extend(item.first..=item.last());
+                }
+                !doomed
+            });
+            if items.len() == before {
+                return;
             }
         }
     }
@@ -429,35 +467,6 @@ fn to_flush(items: &[Item], plan: &mut Plan) -> Vec<(Arc<Partition>, Arc<Segment
         }
     }
     out
-}
-
-/// Takes out every item that touches a fenced partition, fences what else those items touch, and so on.
-fn give_up(items: &mut Vec<Item>, plan: &mut Plan) {
-    if planted(Mutant::FailedItemHalfEntered) {
-        let doomed =
-            |work: &Work| work.partition().is_some_and(|partition| plan.fenced.contains(&partition.key()));
-        for item in items {
-            item.work.retain(|work| !doomed(work));
-        }
-        return;
-    }
-    loop {
-        let before = items.len();
-        items.retain(|item| {
-            let keys = || item.work.iter().filter_map(Work::partition).map(|partition| partition.key());
-            let doomed = keys().any(|key| plan.fenced.contains(&key));
-            if doomed {
-                if !planted(Mutant::FenceNotSpread) {
-                    plan.fenced.extend(keys());
-                }
-                plan.failed.extend(item.first..=item.last());
-            }
-            !doomed
-        });
-        if items.len() == before {
-            return;
-        }
-    }
 }
 
 /// What a file lost during the cycle is not acked, although the journal has it.

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use super::key::PartitionKey;
+
 /// Why a data directory could not be opened. Nothing was written in any of these cases.
 #[derive(Debug)]
 pub enum OpenError {
@@ -64,6 +66,12 @@ pub enum AppendError {
     Fenced {
         /// Index into the batches of the call.
         batch: usize,
+    },
+    /// The topic cannot be declared at `fsync`: this partition of it is fenced, and may hold what was acked below `fsync`
+    /// and is in no entry. A restart recovers it.
+    Unsettled {
+        /// The partition.
+        key: PartitionKey,
     },
     /// The partition was removed.
     Removed {

@@ -20,6 +20,7 @@
 //! | `map`, `fault` | maps of files, and what happens when the disk does not give their pages |
 //! | `segment`, `scan`, `index`, `hints`, `ranges` | one segment file, and finding things in it |
 //! | `partition`, `append`, `prepare`, `read` | a partition's log: writing to it, making room ahead, reading it |
+//! | `change` | what changes without records: topics, the state's entries |
 //! | `queue`, `room`, `waiters` | what was decided and is not durable; space set aside for it; who waits for it |
 //! | `commit`, `extent` | the commit cycle |
 //! | `snapshot`, [`recovery`] | where recovery starts, and recovery |
@@ -32,6 +33,7 @@
 
 mod append;
 mod bounds;
+mod change;
 mod commit;
 pub mod disk;
 mod dump;
@@ -69,6 +71,7 @@ mod verify;
 mod waiters;
 
 pub use append::{Append, Appended, Mode, Outcomes, Receipt};
+pub use change::Change;
 pub use commit::Step;
 pub(crate) use disk::is_out_of_files;
 pub use disk::{Disk, LockError, MemoryDisk, RealDisk};
@@ -82,7 +85,7 @@ pub use room::{Class, Room, Wake};
 pub use root::FORMAT_VERSION;
 pub use runner::{Runner, SectionSource};
 pub use snapshot::{Section, Written};
-pub use storage::{Change, Options, Storage};
+pub use storage::{Options, Storage};
 pub use verify::{Damage, Verdict, verify, verify_running};
 pub use waiters::{Done, Durable};
 

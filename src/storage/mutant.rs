@@ -29,6 +29,9 @@ pub(crate) enum Mutant {
     RollNotAwaited,
     /// A topic goes from `fsync` to `os`, and appends do not wait for the entry that says so: no walk looks for them.
     LoweringNotAwaited,
+    /// A change from `fsync` to `os` goes on when what it found undecided in a partition is given up: acks that wait for it
+    /// alone come behind a hole.
+    LoweredAlone,
     /// Rule 3: below `fsync`, an append behind an undecided group does not wait for it. The walk stops at the group.
     GroupOvertaken,
 
@@ -81,6 +84,9 @@ pub(crate) enum Mutant {
     BuriedEarly,
     /// A topic goes from `os` to `fsync` without a sync point: the next start no longer walks, and finds nothing.
     RaisedWithoutSync,
+    /// A raise that was given up with a fenced partition is believed: the next change of the topic says `fsync`, and no sync
+    /// point stands beside it.
+    RaiseBelieved,
     /// Batches of a group are not marked. The walk takes them one by one.
     GroupUnmarked,
 
@@ -89,6 +95,8 @@ pub(crate) enum Mutant {
     FailedItemHalfEntered,
     /// Rule 10: the other partitions of a failed item go on behind the hole.
     FenceNotSpread,
+    /// Partitions that were made by a change that was given up take records. The next start does not know them.
+    MadeInVain,
     /// The commit cycle goes on with a partition that a failed flush elsewhere fenced.
     FenceForgotten,
     /// Rule 10: a snapshot is taken after a failed flush.
@@ -115,6 +123,9 @@ pub(crate) enum Mutant {
     EpochNotBumped,
     /// Rule 7: a start writes no snapshot. A crash loop eats the ring.
     NoSnapshotAtStart,
+    /// A start's snapshot takes the name, and so the place, of the one the start was made from: only the older one is left
+    /// beside it, and the journal behind that one lacks what the replaced one knew.
+    StartReplacesSnapshot,
     /// Rule 8: frames of which only memory may know are named durable without being written again.
     FramesNotRewritten,
     /// Rule 9: the `started` frame does not say what recovery decided. Replay from the older snapshot decides otherwise.
@@ -153,6 +164,8 @@ pub(crate) enum Mutant {
     HeaderCrcUnchecked,
     /// A batch's payload need not verify before it is served.
     ServedUnverified,
+    /// The scrubber passes over sealed segments without looking. What rots there is found when it is needed.
+    ScrubIgnored,
 }
 
 /// Whether a mistake is made on this thread.

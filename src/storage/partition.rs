@@ -60,6 +60,10 @@ pub(crate) struct Log {
     /// Nothing written from now on may be seen before this number is durable: the topic's creation, a roll, a
     /// batch of the journal.
     pub(crate) barrier: u64,
+    /// A start would look behind the journal's end: a level below `fsync` is the last that the journal is known to have.
+    pub(crate) walked: bool,
+    /// Number of the entry that ends this, once it is durable; 0 = none is enqueued.
+    pub(crate) raise: u64,
     pub(crate) epochs: Vec<EpochStart>,
     /// Segments with bytes that no flush has covered.
     pub(crate) dirty: Vec<Arc<Segment>>,
@@ -179,6 +183,8 @@ impl Partition {
                 append_time: AppendTime::of(found.append_time_ms),
                 spare: None,
                 barrier: found.barrier,
+                walked: settings.level < Level::Fsync,
+                raise: 0,
                 epochs: found.epochs,
                 dirty: Vec::new(),
                 unsynced_bytes: 0,
@@ -454,6 +460,11 @@ impl Partition {
 }
 
 impl Log {
+    /// A change to `fsync` is durable.
+    pub(crate) fn raised(&mut self, number: u64) {
+        self.walked &= self.raise != number;
+    }
+
     /// Remembers that `epoch` began at `offset`, if it is new.
     pub(crate) fn note_epoch(&mut self, epoch: u32, offset: i64) {
         note_epoch(&mut self.epochs, epoch, offset);

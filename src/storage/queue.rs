@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use annals_wire::internal::entry::Body;
+use annals_wire::{ids::TopicId, internal::entry::Body};
 use smallvec::SmallVec;
 
 use super::{frame::BatchBytes, partition::Partition, room::Room, segment::Segment};
@@ -78,6 +78,14 @@ impl Work {
             Self::Batch(batch) => Some(&batch.partition),
             Self::Sync { partition, .. } | Self::Roll { partition, .. } => Some(partition),
             Self::Entry(_) => None,
+        }
+    }
+
+    /// The topic that it makes or changes.
+    pub(crate) fn topic(&self) -> Option<TopicId> {
+        match self {
+            Self::Entry(Body::Partitions(message)) => TopicId::from_slice(&message.topic_id),
+            _ => None,
         }
     }
 }

@@ -202,6 +202,11 @@ impl Ring {
         self.frame_room().saturating_sub(HEADER_LEN as u64)
     }
 
+    /// Whether a frame with such a payload fits into the file being written. The block behind it stays for the link.
+    pub(crate) fn fits(&self, payload: u64) -> bool {
+        HEADER_LEN as u64 + payload <= self.frame_room()
+    }
+
     fn frame_room(&self) -> u64 {
         self.used.back().map_or(0, |file| (file.size - BLOCK).saturating_sub(self.next.position))
     }
@@ -265,10 +270,11 @@ impl Ring {
     }
 
     fn write_whole(&mut self, builder: &FrameBuilder) -> io::Result<()> {
-        if builder.payload_len() as u64 > self.payload_room() {
+        let payload = builder.payload_len() as u64;
+        if !self.fits(payload) {
             self.link()?;
         }
-        if builder.payload_len() as u64 > self.payload_room() {
+        if !self.fits(payload) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a frame larger than a journal file"));
         }
         let header = self.header(false, 0);

@@ -1,5 +1,4 @@
-// long: what the parts share and the calls that change it belong side by side; the parts are files of their own.
-//! The data directory at work: what the parts share, and the calls that change it besides appends.
+//! The data directory at work: what the parts share, and what they ask of each other.
 
 use std::{
     collections::BTreeMap,
@@ -10,20 +9,17 @@ use std::{
     time::Duration,
 };
 
-use annals_wire::{
-    ids::TopicId,
-    internal::{Partitions, PartitionsRemoved, entry::Body},
-};
+use annals_wire::{ids::TopicId, internal::Partitions};
 use bytes::Bytes;
 
 use super::{
     commit::{Committer, Cycle, Tip},
     disk::Disk,
-    error::{AppendError, CommitError, NoRoom},
-    key::{Level, PartitionKey, PartitionSettings},
+    error::{CommitError, NoRoom},
+    key::{PartitionKey, PartitionSettings},
     mutant::{Mutant, planted},
     partition::{Log, Partition},
-    queue::{Queue, Upto, Work, Works},
+    queue::{Queue, Upto, Work},
     room::{Class, Ledger, Room, Wake},
     root::Root,
     scrub::Scrub,
@@ -35,7 +31,7 @@ use super::{
 use crate::{
     clock::Clock,
     metrics,
-    sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, RwLock, thread},
+    sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, RwLock, thread},
 };
 
 /// Sizes and times. The defaults were chosen by measurement; tests and the crash model use tiny ones.
@@ -98,27 +94,6 @@ impl Options {
 pub(crate) struct TopicLogs {
     pub(crate) settings: PartitionSettings,
     pub(crate) partitions: Vec<Arc<Partition>>,
-}
-
-/// A change without records.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// Makes or changes a topic's partitions: `0..partitions`, never fewer than before.
-    Declare {
-        /// Topic.
-        topic: TopicId,
-        /// How many.
-        partitions: u32,
-        /// Their settings.
-        settings: PartitionSettings,
-    },
-    /// Drops a topic's partitions; their files go later, when no reader holds them.
-    Remove {
-        /// Topic.
-        topic: TopicId,
-    },
-    /// An entry of the state machine.
-    State(Vec<u8>),
 }
 
 /// A data directory, open.
@@ -212,86 +187,6 @@ impl Storage {
     /// Calls `wake` once when room may be had again.
     pub fn on_room(&self, wake: Wake) {
         self.ledger.on_room(wake);
-    }
-
-    /// Enqueues changes and carries them out in memory. Call it under the locks under which they were decided.
-    /// Returns the number to wait for.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a change is handed over: the caller has no use for it afterwards"
-    )]
-    pub fn submit(&self, room: Room, changes: Vec<Change>) -> Result<u64, AppendError> {
-        if self.is_closed() {
-            return Err(AppendError::Closed);
-        }
-        let mut topics = self.topics.write();
-        // What each concerned partition becomes; `None`: it goes. No append comes between the decision and its entry.
-        let mut guards: Vec<(Arc<Partition>, Option<PartitionSettings>)> = Vec::new();
-        for change in &changes {
-            let (topic, becomes) = match change {
-                Change::Declare { topic, settings, .. } => (topic, Some(*settings)),
-                Change::Remove { topic } => (topic, None),
-                Change::State(_) => continue,
-            };
-            let known = topics.get(topic).map(|known| &known.partitions[..]).unwrap_or_default();
-            guards.extend(known.iter().map(|partition| (Arc::clone(partition), becomes)));
-        }
-        guards.sort_unstable_by_key(|(partition, _)| partition.key());
-        let mut locked: Vec<(MutexGuard<'_, Log>, &Arc<Partition>, Option<PartitionSettings>)> =
-            guards.iter().map(|(partition, becomes)| (partition.lock(), partition, *becomes)).collect();
-        let mut work = Works::with_capacity(changes.len());
-        for (log, partition, becomes) in &mut locked {
-            let raised = partition.level() < Level::Fsync
-                && becomes.is_some_and(|settings| settings.level == Level::Fsync);
-            if raised && !planted(Mutant::RaisedWithoutSync) {
-                work.extend(sync_point(partition, log));
-            }
-        }
-        work.extend(changes.iter().map(|change| Work::Entry(body_of(change))));
-        let length = work.len() as u64;
-        let first = self.queue.push(work, Some(room)).map_err(|_closed| AppendError::Closed)?;
-        let number = first + length - 1;
-        for (log, partition, becomes) in &mut locked {
-            let Some(settings) = becomes else {
-                partition.mark_removed();
-                continue;
-            };
-            // Before the entry is durable a start would still hold the partition to its old level, and not walk.
-            if settings.level < partition.level() && !planted(Mutant::LoweringNotAwaited) {
-                log.barrier = log.barrier.max(number);
-            }
-            partition.change(*settings);
-        }
-        drop(locked);
-        for change in &changes {
-            self.carry_out(&mut topics, change, number);
-        }
-        if planted(Mutant::StateNotAwaited) && changes.iter().all(|change| matches!(change, Change::State(_)))
-        {
-            return Ok(0);
-        }
-        Ok(number)
-    }
-
-    fn carry_out(&self, topics: &mut BTreeMap<TopicId, TopicLogs>, change: &Change, number: u64) {
-        match *change {
-            Change::Declare { topic, partitions, settings } => {
-                let known =
-                    topics.entry(topic).or_insert_with(|| TopicLogs { settings, partitions: Vec::new() });
-                known.settings = settings;
-                let from = u32::try_from(known.partitions.len()).unwrap_or(u32::MAX);
-                known.partitions.extend((from..partitions).map(|partition| {
-                    Partition::new(PartitionKey { topic, partition }, settings, self.epoch, number)
-                }));
-            }
-            Change::Remove { topic } => {
-                for partition in topics.remove(&topic).map(|known| known.partitions).unwrap_or_default() {
-                    partition.remove();
-                }
-                self.upkeep.bury(number, topic);
-            }
-            Change::State(_) => {}
-        }
     }
 
     /// Calls `done` once everything up to `number` is durable, at once if it is.
@@ -498,6 +393,10 @@ impl Storage {
         self.appended.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Locked before any partition.
+    pub(crate) fn topics(&self) -> &RwLock<BTreeMap<TopicId, TopicLogs>> {
+        &self.topics
+    }
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
@@ -557,17 +456,5 @@ pub(crate) fn partitions_message(topic: &TopicId, settings: PartitionSettings, c
         segment_bytes: settings.segment_bytes,
         interval_ms: settings.interval_ms,
         interval_bytes: settings.interval_bytes,
-    }
-}
-
-fn body_of(change: &Change) -> Body {
-    match change {
-        Change::Declare { topic, partitions, settings } => {
-            Body::Partitions(partitions_message(topic, *settings, *partitions))
-        }
-        Change::Remove { topic } => {
-            Body::Removed(PartitionsRemoved { topic_id: Bytes::copy_from_slice(topic.as_bytes()) })
-        }
-        Change::State(bytes) => Body::State(Bytes::from(bytes.clone())),
     }
 }

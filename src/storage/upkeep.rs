@@ -100,7 +100,14 @@ impl Storage {
     fn note_interval(&self, partition: &Arc<Partition>, log: &mut Log, bytes: u64) {
         log.unsynced_bytes += bytes;
         let asked = log.unsynced_bytes >= partition.interval_bytes() && self.ask_for_sync(partition, log);
-        if !asked && !partition.sync_asked.swap(true, Ordering::AcqRel) {
+        if !asked {
+            self.sync_soon(partition);
+        }
+    }
+
+    /// A sync point is due within the partition's interval.
+    pub(crate) fn sync_soon(&self, partition: &Arc<Partition>) {
+        if !partition.sync_asked.swap(true, Ordering::AcqRel) {
             let at = self.clock().monotonic() + Duration::from_millis(partition.interval_ms());
             self.upkeep().inner.lock().due.push_back((at, Arc::clone(partition)));
         }

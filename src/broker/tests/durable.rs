@@ -6,6 +6,7 @@ use super::{
     super::{SubEvent, Subscribe},
     *,
 };
+use crate::storage::Level;
 
 /// A call that has been started and is looked at, step by step.
 struct Started<T>(Pin<Box<dyn Future<Output = T> + Send>>);
@@ -291,4 +292,37 @@ async fn two_of_one_id_that_waited_for_room_together_are_stored_once() {
     }
     duplicates.sort_unstable();
     assert_eq!(duplicates, [false, true]);
+}
+
+/// What is acked below `fsync` is found by a walk, and a raise ends the walks: it needs a flush, which is not to be had.
+#[tokio::test]
+async fn a_topic_with_a_fenced_partition_is_not_raised() {
+    let house = house().await;
+    let change = async |settings: TopicSettings| {
+        let broker = Arc::clone(&house.broker);
+        let changing = Started::new(async move { broker.update_topic("t", settings).await }).await;
+        house.commit();
+        changing.answer().await
+    };
+    let level = |level| TopicSettings { level: Some(level), ..TopicSettings::default() };
+    change(level(Level::Os)).await.unwrap();
+    let broker = Arc::clone(&house.broker);
+    let weak = Started::new(async move { broker.produce(call(&to("t", 0, &["a"]))).await }).await;
+    house.commit();
+    weak.answer().await.unwrap();
+    let strong = ProduceRequest { durability: 3, ..to("t", 0, &["b"]) };
+    let broker = Arc::clone(&house.broker);
+    let strong = Started::new(async move { broker.produce(call(&strong)).await }).await;
+    house.disk.fail_nth(crate::storage::disk::Call::Sync, 1);
+    house.commit();
+    assert_eq!(strong.answer().await.unwrap_err().reason(), "OUTCOME_UNKNOWN");
+    let refused = house.broker.update_topic("t", level(Level::Fsync)).await.unwrap_err();
+    assert!(
+        matches!(&refused, Error::PartitionFenced { topic, partition: 0 } if topic == "t"),
+        "{refused:?}"
+    );
+    assert_eq!(house.broker.get_topic("t").await.unwrap().level, Level::Os);
+    change(level(Level::Interval)).await.unwrap();
+    let after = house.crashed();
+    assert_eq!(after.values("t", 0).await.first(), Some(&(0, "a".to_owned())));
 }

@@ -152,17 +152,25 @@ fn finish(start: Start, machine: &mut dyn Machine, report: &mut Report) -> Resul
     tombstones.extend(leftovers(&disk, &topics, &tombstones)?);
     let mut snapshots =
         Snapshots { kept: replayed.kept, captured_at: clock.monotonic(), captured_number: number };
-    if !planted(Mutant::NoSnapshotAtStart) {
-        let image = image(&replayed.next, epoch, number, &topics, machine, &tombstones);
-        snapshot::write_temporary(&disk, &root, &image)
-            .and_then(|()| {
-                snapshot::put(&disk, &mut snapshots.kept, replayed.next.sequence - 1, replayed.next)
-            })
-            .map_err(io_error("writing the snapshot of this start"))?;
-    }
     replayed.used.iter().chain(&replayed.free).for_each(|file| file.file.unmap());
     let files = (replayed.used, VecDeque::from(replayed.free), replayed.highest_file);
     let mut ring = Ring::resume(root, files, replayed.next, epoch, replayed.last_number);
+    // A snapshot is called after the frame before it, and this start's does not take the place of the one it was made from:
+    // what that one alone knows, the journal behind the other one lacks.
+    let newest = snapshots.kept.last().map(|kept| kept.sequence + 1);
+    if newest == Some(ring.next().sequence) && !planted(Mutant::StartReplacesSnapshot) {
+        make_room(&disk, &root, &options, &mut ring, &mut snapshots, 0)?;
+        ring.write(&mut FrameBuilder::default())
+            .and_then(|()| ring.flush())
+            .map_err(io_error("writing the frame before the snapshot of this start"))?;
+    }
+    if !planted(Mutant::NoSnapshotAtStart) {
+        let next = ring.next();
+        let image = image(&next, epoch, number, &topics, machine, &tombstones);
+        snapshot::write_temporary(&disk, &root, &image)
+            .and_then(|()| snapshot::put(&disk, &mut snapshots.kept, next.sequence - 1, next))
+            .map_err(io_error("writing the snapshot of this start"))?;
+    }
     let mut frame = FrameBuilder::default();
     for (index, body) in bodies.into_iter().enumerate() {
         frame.push(&Entry {

@@ -1,6 +1,6 @@
 //! The directory as a whole: made, refused, rolled, removed.
 
-use super::*;
+use super::{durability::ATOMIC, *};
 use crate::storage::disk::Access;
 
 #[test]
@@ -38,6 +38,54 @@ fn a_snapshot_in_passing_is_not_taken_for_an_orderly_end() {
     let bench = bench.reopen().unwrap();
     assert!(!bench.report.clean);
     assert_eq!(bench.values(1, 0).len(), 2);
+}
+
+/// Two snapshots are kept: when one rots, the other one and the journal still know all. So what a start was made from
+/// stays beside the snapshot that it writes, also where no frame lies between them.
+#[test]
+fn the_snapshot_of_a_start_leaves_the_one_it_was_made_from() {
+    for orderly in [true, false] {
+        let bench = Bench::new();
+        bench.declare(1, 1, Level::Os);
+        bench.put(1, 0, b"a");
+        bench.storage.commit_step();
+        assert!(bench.snapshot(false));
+        bench.put(1, 0, b"b");
+        bench.storage.commit_step();
+        assert!(bench.snapshot(orderly));
+        let bench = bench.reopen().unwrap();
+        assert_eq!(bench.report.clean, orderly);
+        let group = bench.append(&[(bench.partition(1, 0), b"c")], ATOMIC, &[]).unwrap();
+        bench.storage.commit_step();
+        assert!(bench.acked(&group));
+        let names = bench.disk.list("").unwrap();
+        let newest = names.iter().map(|entry| &entry.name).filter(|name| name.starts_with("snapshot-")).max();
+        let newest = bench.disk.open(newest.unwrap(), Access::Write).unwrap();
+        newest.write_at(&[b"rotten"], 70).unwrap();
+        let bench = bench.reopen().unwrap();
+        let values = bench.values(1, 0);
+        assert_eq!(values, [(0, b"a".to_vec()), (1, b"b".to_vec()), (2, b"c".to_vec())]);
+    }
+}
+
+/// The last block of a journal file is for the link to the next one.
+#[test]
+fn an_empty_frame_does_not_take_the_place_of_the_link() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Fsync);
+    let size = bench.storage.options().ring_file_bytes;
+    while bench.storage.tip().place.position < size - 4096 {
+        bench.put(1, 0, b"a");
+        bench.storage.commit_step();
+    }
+    assert_eq!((bench.storage.tip().place.file, bench.storage.tip().place.position), (1, size - 4096));
+    assert_eq!(bench.storage.idle_step(), crate::storage::Step::Committed);
+    assert_eq!((bench.storage.tip().place.file, bench.storage.tip().place.position), (2, 8192));
+    bench.put(1, 0, b"b");
+    bench.storage.commit_step();
+    assert_eq!(bench.disk.open("journal/1", Access::Read).unwrap().len().unwrap(), size);
+    let records = bench.values(1, 0).len();
+    assert_eq!(bench.reopen().unwrap().values(1, 0).len(), records);
 }
 
 #[test]

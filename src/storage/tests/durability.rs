@@ -5,7 +5,7 @@ use crate::storage::Step;
 
 const WEAK: Mode = Mode { level: Level::Os, atomic: false };
 const STRONG: Mode = Mode { level: Level::Fsync, atomic: false };
-const ATOMIC: Mode = Mode { level: Level::Fsync, atomic: true };
+pub(super) const ATOMIC: Mode = Mode { level: Level::Fsync, atomic: true };
 
 #[test]
 fn an_fsync_append_is_neither_acked_nor_visible_before_its_frame() {
@@ -132,6 +132,110 @@ fn raising_the_level_enters_what_was_written_below_it() {
     bench.storage.commit_step();
     let bench = bench.reopen().unwrap();
     assert_eq!(bench.values(1, 0).len(), 1, "no walk at fsync: the entry must be there");
+}
+
+/// A raise that was given up is in the state, and not in the journal. What is decided on top of it may not bring it there.
+#[test]
+fn a_raise_that_failed_is_not_made_good_by_the_next_change_of_its_topic() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    let weak = bench.put(1, 0, b"a");
+    bench.storage.commit_step();
+    assert!(bench.acked(&weak));
+    let raised = bench.declare(1, 1, Level::Fsync);
+    fail(&bench.disk, Call::Sync, 1);
+    bench.storage.commit_step();
+    assert!(bench.partition(1, 0).is_fenced() && bench.storage.is_durable(raised));
+    let wider = bench.try_declare(1, 2, Level::Fsync);
+    assert_eq!(wider, Err(AppendError::Unsettled { key: key(1, 0) }));
+    assert!(bench.try_declare(1, 2, Level::Interval).is_ok(), "the next start walks all the same");
+    bench.storage.commit_step();
+    let bench = bench.reopen().unwrap();
+    assert_eq!(bench.values(1, 0), [(0, b"a".to_vec())], "acked, and only a walk finds it");
+}
+
+#[test]
+fn an_append_that_waits_for_a_lowering_is_not_acked_behind_what_was_given_up() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Fsync);
+    bench.storage.commit_step();
+    let strong = bench.put(1, 0, b"a");
+    bench.declare(1, 1, Level::Os);
+    let weak = bench.put(1, 0, b"b");
+    // The header of the first segment.
+    fail(&bench.disk, Call::Sync, 1);
+    bench.storage.commit_step();
+    assert!(bench.partition(1, 0).is_fenced() && bench.storage.failure().is_none());
+    assert!(!bench.acked(&strong) && !bench.acked(&weak), "the next start finds neither");
+    assert!(bench.reopen().unwrap().values(1, 0).is_empty());
+}
+
+#[test]
+fn what_was_acked_at_os_is_synced_once_its_topic_is_raised_to_interval() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    bench.put(1, 0, b"a");
+    bench.declare(1, 1, Level::Interval);
+    bench.storage.commit_step();
+    assert_eq!(bench.partition(1, 0).entered_offset(), 0);
+    bench.clock.advance(std::time::Duration::from_millis(150));
+    assert_eq!(bench.storage.interval_step(), 1);
+    bench.storage.commit_step();
+    assert_eq!(bench.partition(1, 0).entered_offset(), 1);
+}
+
+/// Memory has the new partition, the journal does not.
+#[test]
+fn a_partition_made_in_vain_takes_no_records() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    bench.put(1, 0, b"a");
+    bench.storage.commit_step();
+    bench.declare(1, 2, Level::Fsync);
+    let early = bench.put(1, 1, b"in the same cycle");
+    fail(&bench.disk, Call::Sync, 2);
+    bench.storage.commit_step();
+    assert!(bench.partition(1, 0).is_fenced());
+    assert!(!bench.acked(&early), "the next start does not know the partition");
+    let late = bench.append(&[(bench.partition(1, 1), b"late")], WEAK, &[]);
+    assert_eq!(late.unwrap_err(), AppendError::Fenced { batch: 0 });
+    assert!(bench.reopen().unwrap().storage.partition(key(1, 1)).is_none());
+}
+
+#[test]
+fn a_raise_that_cannot_be_had_takes_no_other_partition_along() {
+    let bench = Bench::new();
+    bench.declare(1, 2, Level::Os);
+    for partition in 0..2 {
+        bench.put(1, partition, b"a");
+    }
+    bench.storage.commit_step();
+    bench.append(&[(bench.partition(1, 0), b"x")], STRONG, &[]).unwrap();
+    fail(&bench.disk, Call::Sync, 1);
+    bench.storage.commit_step();
+    assert_eq!(bench.try_declare(1, 2, Level::Fsync), Err(AppendError::Unsettled { key: key(1, 0) }));
+    assert_eq!(bench.partition(1, 1).level(), Level::Os);
+    let weak = bench.put(1, 1, b"b");
+    bench.storage.commit_step();
+    assert!(bench.acked(&weak) && !bench.partition(1, 1).is_fenced());
+}
+
+#[test]
+fn a_topic_raised_for_good_may_be_changed_although_a_partition_is_fenced() {
+    let bench = Bench::new();
+    bench.declare(1, 1, Level::Os);
+    bench.put(1, 0, b"a");
+    bench.declare(1, 1, Level::Fsync);
+    bench.storage.commit_step();
+    bench.put(1, 0, &[7; 3000]);
+    fail(&bench.disk, Call::Sync, 1);
+    bench.storage.commit_step();
+    assert!(bench.partition(1, 0).is_fenced());
+    bench.declare(1, 2, Level::Fsync);
+    bench.storage.commit_step();
+    let bench = bench.reopen().unwrap();
+    assert_eq!(bench.values(1, 0), [(0, b"a".to_vec())]);
+    assert!(bench.values(1, 1).is_empty());
 }
 
 #[test]

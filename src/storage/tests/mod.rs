@@ -170,9 +170,13 @@ impl Bench {
     }
 
     pub(super) fn declare(&self, n: u8, partitions: u32, level: Level) -> u64 {
+        self.try_declare(n, partitions, level).unwrap()
+    }
+
+    pub(super) fn try_declare(&self, n: u8, partitions: u32, level: Level) -> Result<u64, AppendError> {
         let room = self.storage.reserve(8192, Class::Control).unwrap();
         let change = Change::Declare { topic: topic(n), partitions, settings: settings(level) };
-        self.storage.submit(room, vec![change]).unwrap()
+        self.storage.submit(room, vec![change])
     }
 
     pub(super) fn partition(&self, n: u8, partition: u32) -> Arc<Partition> {
