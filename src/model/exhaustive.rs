@@ -196,7 +196,7 @@ fn run_to_cut(run: &mut Run<'_>, script: &[Deed], calls: u64) -> Result<Option<b
             return Err(format!("{deed:?} is refused: {refused:?}"));
         }
     }
-    run.count_pending(&life);
+    run.count_pending();
     Ok(Some(false))
 }
 

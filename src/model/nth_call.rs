@@ -110,7 +110,7 @@ impl<'a> Trial<'a> {
             self.run.disk.set_fault(None);
             self.go_on(&mut life)?;
         }
-        self.run.count_pending(&life);
+        self.run.count_pending();
         drop(life);
         for keep in [None, Some(Keep::NOTHING)] {
             self.start_again(keep.as_ref()).map_err(|what| format!("{keep:?} is left: {what}"))?;
@@ -164,7 +164,7 @@ impl<'a> Trial<'a> {
             return Ok(life);
         }
         self.count.ended += 1;
-        self.run.count_pending(&life);
+        self.run.count_pending();
         drop(life);
         self.run.disk.restart_process();
         self.start(false)

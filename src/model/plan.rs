@@ -37,6 +37,10 @@ pub enum Values {
     Below(usize),
     /// All the same, and one in each batch.
     One(usize),
+    /// Of so many bytes, full of what would be frames far ahead in the chain, if a directory's frames began with the number 1.
+    LikeFrames(usize),
+    /// All the same, but for one in three that holds a batch where the one behind another's would begin.
+    LikeBatches(usize),
 }
 
 /// How often each kind of step is taken, relative to the others; 0 = never.
@@ -66,6 +70,8 @@ pub struct Often {
     pub grow: usize,
     /// Time passes; sync points of the interval level.
     pub interval: usize,
+    /// A topic gets another level.
+    pub relevel: usize,
 }
 
 /// What a history is made of. Fields may be added: start from [`Plan::of`].
@@ -97,6 +103,12 @@ pub struct Plan {
     pub twice_one_in: usize,
     /// One life in so many has a bit flipped in a copy of its disk, at its beginning and once in its course; 0 = none.
     pub flip_one_in: usize,
+    /// Files in which the bits flip, by a part of their paths; empty = any.
+    pub flip_in: &'static str,
+    /// So many appends in a hundred to one partition wish for `fsync`, whatever the topic's level.
+    pub wish_percent: usize,
+    /// During one commit cycle, snapshot or round of upkeep in so many, while it flushes, somebody appends; 0 = none.
+    pub meanwhile_one_in: usize,
 }
 
 impl Plan {
@@ -133,6 +145,9 @@ impl Plan {
             kill_percent: rng.pick(&[20, 50]),
             twice_one_in: 8,
             flip_one_in: 5,
+            flip_in: "",
+            wish_percent: rng.pick(&[33, 33, 5]),
+            meanwhile_one_in: 8,
         }
     }
 }
@@ -164,5 +179,6 @@ fn often(rng: &mut Rng) -> Often {
         upkeep: 2,
         grow: 1,
         interval: 2,
+        relevel: rng.below(2),
     }
 }

@@ -228,7 +228,9 @@ impl File for PowerFile {
                 image.fail_sync(rng);
                 Err(error)
             }
-        })
+        })?;
+        self.disk.meanwhile();
+        Ok(())
     }
 
     fn start_write_back(&self, position: u64, length: u64) {

@@ -43,10 +43,24 @@ struct State {
     faults_met: u64,
     failed_calls: Vec<Death>,
     flush_failed: bool,
+    /// What is done while a flush is at work, and flushes until then.
+    meanwhile: Option<(u64, Meanwhile)>,
     /// Handles of an earlier life do nothing.
     life: u64,
     work: Work,
     trace: u64,
+}
+
+/// Something that another thread does while a flush is at work. A copy of the disk does not do it again.
+#[derive(Clone)]
+struct Meanwhile(Arc<Mutex<Option<Deed>>>);
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 /// What was asked of the disk.
@@ -178,6 +192,7 @@ impl State {
         self.fault = None;
         self.faults_met = 0;
         self.flush_failed = false;
+        self.meanwhile = None;
         self.life += 1;
         let mut named = vec![false; self.files.len()];
         for node in self.names.named() {
@@ -216,6 +231,7 @@ impl PowerDisk {
                 faults_met: 0,
                 failed_calls: Vec::new(),
                 flush_failed: false,
+                meanwhile: None,
                 life: 0,
                 work: Work::default(),
                 trace: 0,
@@ -247,6 +263,33 @@ impl PowerDisk {
     /// The power stays.
     pub fn cut_never(&self) {
         self.state.lock().fuse = None;
+    }
+
+    /// While the flush after so many is at work, when it has taken what it takes and has not returned, `run` runs.
+    pub fn during_flush(&self, flushes: u64, run: Deed) {
+        self.state.lock().meanwhile = Some((flushes, Meanwhile(Arc::new(Mutex::new(Some(run))))));
+    }
+
+    /// Nothing happens during flushes any more.
+    pub fn undisturbed(&self) {
+        self.state.lock().meanwhile = None;
+    }
+
+    /// What is due now that a flush is at work.
+    fn meanwhile(&self) {
+        let mut state = self.state.lock();
+        let due = match &mut state.meanwhile {
+            Some((0, _)) => state.meanwhile.take(),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
+        };
+        drop(state);
+        if let Some(run) = due.and_then(|(_, Meanwhile(run))| run.lock().take()) {
+            run();
+        }
     }
 
     /// Whether the power is gone.

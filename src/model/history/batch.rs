@@ -7,6 +7,7 @@ use annals_wire::{
 use bytes::Bytes;
 use prost::Message;
 
+use super::hostile;
 use crate::{
     model::{oracle::Batch, plan::Values, rng::Rng},
     storage::{Append, Mode, Partition},
@@ -31,18 +32,28 @@ impl Draft {
         counter: &mut u64,
         now_ms: i64,
     ) -> Self {
-        let count = if !matches!(values, Values::One(_)) && rng.one_in(3) { 1 + rng.below(3) } else { 1 };
-        let timed = rng.one_in(2);
+        let plain = matches!(values, Values::LikeBatches(_));
+        let single = plain || matches!(values, Values::One(_));
+        let count = if !single && rng.one_in(3) { 1 + rng.below(3) } else { 1 };
+        let timed = rng.one_in(2) && !plain;
         let (mut records, mut max_timestamp_ms) = (Vec::with_capacity(count), 0);
         for _ in 0..count {
             *counter += 1;
             let size = match values {
-                Values::Fixed(bytes) | Values::One(bytes) => bytes,
                 Values::Below(bytes) => rng.below(bytes),
+                Values::Fixed(bytes)
+                | Values::One(bytes)
+                | Values::LikeFrames(bytes)
+                | Values::LikeBatches(bytes) => bytes,
             };
             // No sector of it is like one of another record.
             let mut value = vec![u8::try_from(*counter % 251).unwrap_or(0); size.max(8)];
             value.iter_mut().zip(counter.to_le_bytes()).for_each(|(to, from)| *to = from);
+            match values {
+                Values::LikeFrames(_) => hostile::fill_with_frames(&mut value, 8 + rng.below(64)),
+                Values::LikeBatches(_) if rng.one_in(3) => hostile::add_a_batch(&mut value, &partition),
+                _ => {}
+            }
             let timestamp_ms = timed.then(|| now_ms - 1000 + i64::try_from(rng.below(2000)).unwrap_or(0));
             max_timestamp_ms = max_timestamp_ms.max(timestamp_ms.unwrap_or(0));
             records.push(v1::Record { value: Some(value.into()), timestamp_ms, ..Default::default() });

@@ -86,6 +86,7 @@ enum Deed {
     Upkeep,
     Grow,
     Interval,
+    Relevel,
 }
 
 fn choose(rng: &mut Rng, often: &Often) -> Deed {
@@ -102,6 +103,7 @@ fn choose(rng: &mut Rng, often: &Often) -> Deed {
         (often.upkeep, Deed::Upkeep),
         (often.grow, Deed::Grow),
         (often.interval, Deed::Interval),
+        (often.relevel, Deed::Relevel),
     ];
     let mut at = rng.below(weights.iter().map(|(weight, _)| weight).sum());
     for (weight, deed) in weights {
@@ -158,10 +160,19 @@ impl Run<'_> {
     }
 
     fn step(&mut self, life: &mut Life) -> Result<(), String> {
-        match choose(&mut self.rng, &self.plan.often) {
+        let deed = choose(&mut self.rng, &self.plan.often);
+        let flushes = matches!(deed, Deed::Commit | Deed::Snapshot | Deed::Upkeep);
+        let somebody = if flushes { self.meanwhile(life) } else { None };
+        self.carry_out(life, deed)?;
+        somebody.map_or(Ok(()), |somebody| self.after_meanwhile(life, somebody))
+    }
+
+    fn carry_out(&mut self, life: &mut Life, deed: Deed) -> Result<(), String> {
+        match deed {
             Deed::Append => {
                 if let Some(to) = self.anywhere(life) {
-                    let level = self.rng.pick(&[Some(Level::Fsync), None, None]).unwrap_or(Level::Os);
+                    let wishes = self.rng.below(100) < self.plan.wish_percent;
+                    let level = if wishes { Level::Fsync } else { Level::Os };
                     self.append(life, &[to], Mode { level, atomic: false }, self.plan.values, None)?;
                 }
             }
@@ -190,6 +201,7 @@ impl Run<'_> {
             Deed::Upkeep => self.upkeep(life),
             Deed::Grow => self.grow(life),
             Deed::Interval => self.interval(life),
+            Deed::Relevel => self.relevel(life),
         }
         Ok(())
     }
@@ -207,7 +219,7 @@ impl Run<'_> {
         self.note(|| format!("ring growth: {grown:?}"));
     }
 
-    fn anywhere(&mut self, life: &Life) -> Option<Arc<Partition>> {
+    pub(super) fn anywhere(&mut self, life: &Life) -> Option<Arc<Partition>> {
         life.partitions.get(self.rng.below(life.partitions.len())).cloned()
     }
 
@@ -315,7 +327,7 @@ impl Run<'_> {
     }
 
     /// Takes note of batches that were, or may have been, appended.
-    fn attempt(
+    pub(super) fn attempt(
         &mut self,
         life: &Life,
         drafts: &[Draft],
@@ -341,7 +353,8 @@ impl Run<'_> {
             parts.push(Part { key, index: log.batches.len(), level });
             log.batches.push(draft.expected(base, mode, epoch, now_ms));
         }
-        Ok(Item { id, entries, parts, atomic: mode.atomic, acked: false, given_up: false })
+        let touches = drafts.iter().map(|draft| Arc::clone(&draft.partition)).collect();
+        Ok(Item { id, entries, parts, touches, atomic: mode.atomic, acked: false, given_up: false })
     }
 
     /// Waits for an item's fate.
@@ -393,10 +406,9 @@ impl Run<'_> {
     }
 
     /// At the end of a life: what may have been given up unsaid, and what was under way.
-    pub(in crate::model) fn count_pending(&mut self, life: &Life) {
+    pub(in crate::model) fn count_pending(&mut self) {
         for item in self.oracle.items.iter_mut().filter(|item| !item.acked && !item.given_up) {
-            let fenced = |part: &Part| life.storage.partition(part.key).is_some_and(|p| p.is_fenced());
-            item.given_up = item.parts.iter().any(fenced);
+            item.given_up = item.touches.iter().any(|partition| partition.is_fenced());
             self.outcome.cut_groups += u64::from(item.atomic);
             for (_, body) in &item.entries {
                 match body {
@@ -410,7 +422,7 @@ impl Run<'_> {
     }
 }
 
-fn try_append(
+pub(super) fn try_append(
     storage: &Arc<Storage>,
     drafts: &[Draft],
     mode: Mode,

@@ -2,7 +2,9 @@
 
 mod batch;
 mod flip;
+mod hostile;
 mod life;
+mod meanwhile;
 mod outcome;
 mod places;
 mod script;
@@ -87,6 +89,8 @@ pub(super) struct Run<'a> {
     requests: u64,
     /// Topics made: an id is never used twice.
     topics: u64,
+    /// Where the journal stood after the last start.
+    started_at: u64,
     /// Calls of the last start that came to an end, reads not counted.
     start_changes: u64,
     /// Bytes the disk had been given when each of the two newest snapshots was captured.
@@ -106,6 +110,7 @@ impl<'a> Run<'a> {
             records: 0,
             requests: 0,
             topics: 0,
+            started_at: 0,
             start_changes: 40,
             captured: [0; 2],
             rng,
@@ -140,7 +145,7 @@ impl<'a> Run<'a> {
 
     /// A life is over; tells whether the power went or only the process.
     fn end(&mut self, life: Life) -> bool {
-        self.count_pending(&life);
+        self.count_pending();
         let doing = life.doing;
         drop(life);
         self.die(doing)

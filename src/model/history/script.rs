@@ -141,6 +141,7 @@ impl Plan {
             orderly_one_in: 0,
             twice_one_in: 0,
             flip_one_in: 0,
+            meanwhile_one_in: 0,
             ..Self::of(0)
         }
     }
@@ -171,7 +172,7 @@ impl<'a> Run<'a> {
         while life.storage.tip().place.position + 4 * 4096 < plan.options.ring_file_bytes {
             life.storage.mark_frame();
         }
-        run.count_pending(&life);
+        run.count_pending();
         drop(life);
         run.disk.restart_process();
         Ok(run)
@@ -191,6 +192,7 @@ impl<'a> Run<'a> {
             records: self.records,
             requests: self.requests,
             topics: self.topics,
+            started_at: self.started_at,
             start_changes: self.start_changes,
             captured: self.captured,
         }
@@ -302,7 +304,7 @@ impl<'a> Run<'a> {
                 return Ok(Left::Alive(life));
             }
         }
-        self.count_pending(&life);
+        self.count_pending();
         drop(life);
         let power_cut = deed == Deed::Cut;
         // The power may go, or a call fail, while this start is at work.
@@ -328,7 +330,7 @@ impl<'a> Run<'a> {
             let refused = self.one_more(&mut life, partition)?;
             check(refused.is_none(), || format!("R14: no more records: {refused:?}"))?;
         }
-        self.count_pending(&life);
+        self.count_pending();
         drop(life);
         self.disk.power_up_with(&Keep::NOTHING);
         self.start_once(true)?.map(drop).ok_or_else(|| "nothing cuts this start".into())

@@ -80,7 +80,13 @@ impl Run<'_> {
         self.start_changes = after.changes - before.changes;
         if self.outcome.recoveries > 0 {
             self.check_bounds(before, after, storage)?;
+            // A start writes a snapshot: the next one replays nothing from before it.
+            let since = storage.tip().place.sequence - self.started_at;
+            check(report.frames <= since + 1, || {
+                format!("R11: {} frames replayed, {since} written since the last start", report.frames)
+            })?;
         }
+        self.started_at = storage.tip().place.sequence;
         self.outcome.recoveries += 1;
         self.captured = [self.captured[1], before.written];
         Ok(())

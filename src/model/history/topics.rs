@@ -91,6 +91,15 @@ impl Run<'_> {
         self.expect_logs(topic.id, settings);
     }
 
+    /// A topic gets another level.
+    pub(super) fn relevel(&mut self, life: &mut Life) {
+        let slot = self.rng.below(self.plan.topics.len());
+        if life.state.topics.get(&Self::name(slot)).is_some() {
+            let level = self.rng.pick(&[Some(Level::Fsync), Some(Level::Interval), None]);
+            self.alter(life, slot, level.unwrap_or(Level::Os));
+        }
+    }
+
     fn expect_logs(&mut self, topic: TopicId, settings: Settings) {
         for partition in 0..settings.partitions {
             let key = PartitionKey { topic, partition };
@@ -169,16 +178,23 @@ impl Run<'_> {
         let Ok(room) = life.storage.reserve(8192 + 1024, Class::Control) else { return };
         let (id, done) = self.request();
         let entries = [body, done];
+        let touches = match &change {
+            Some(Change::Declare { topic, .. }) => life.storage.partitions(topic),
+            Some(Change::Remove { .. } | Change::State(_)) | None => Vec::new(),
+        };
         let mut changes: Vec<Change> = change.into_iter().collect();
         changes.extend(entries.iter().map(|body| Change::State(write_entry(body.clone()))));
-        let Ok(wait_for) = life.storage.submit(room, changes) else { return };
+        let wait_for = match life.storage.submit(room, changes) {
+            Ok(wait_for) => wait_for,
+            Err(error) => return self.note(|| format!("refused, {error:?}: {:?}", entries[0])),
+        };
         let last = life.storage.last_number();
         self.note(|| format!("request {id} is entry {last}: {:?}", entries[0]));
         let entries =
             entries.into_iter().zip([last - 1, last]).map(|(body, number)| (number, body)).collect();
         life.apply(&entries);
-        let item =
-            Item { id: Some(id), entries, parts: Vec::new(), atomic: false, acked: false, given_up: false };
+        let (id, parts) = (Some(id), Vec::new());
+        let item = Item { id, entries, parts, touches, atomic: false, acked: false, given_up: false };
         self.wait(life, item, wait_for);
         life.find_partitions();
     }

@@ -30,7 +30,7 @@ use annals_wire::internal::state_entry::Body;
 
 use crate::{
     state::State,
-    storage::{Level, PartitionKey, Storage},
+    storage::{Level, Partition, PartitionKey, Storage},
     sync::Arc,
 };
 
@@ -55,6 +55,8 @@ pub(super) struct Item {
     /// Entries of the state with their numbers.
     pub(super) entries: Vec<(u64, Body)>,
     pub(super) parts: Vec<Part>,
+    /// Partitions with any of which it may be given up.
+    pub(super) touches: Vec<Arc<Partition>>,
     /// All or nothing.
     pub(super) atomic: bool,
     pub(super) acked: bool,
