@@ -78,7 +78,7 @@ const ROWS: &[(Mutant, &[Deed], &str)] = &[
     (GroupUnmarked, &[Group], "other bytes"),
     (SnapshotAheadOfSegments, &[Put, Snapshot], "R14"),
     (SnapshotNumberTooHigh, &[WeakRoll, Snapshot], "R1"),
-    (SnapshotNameUnflushed, &[Weak], "R14"),
+    (SnapshotNameUnflushed, &[Weak], "R11"),
     (EpochNotBumped, &[Put], "R4"),
     (RebuildUnflushed, &[Put, Kill], "R14"),
     (WalkTakesGroups, &[Group, Weak], "R13"),
