@@ -23,7 +23,7 @@ use annals::{
         Broker, CodecSet, Config, Fetch, Position, Principal, Produce, Start, TopicDefaults, TopicSettings,
     },
     clock::{Clock, SystemClock},
-    storage::{OpenError, Options, RealDisk, Report},
+    storage::{LockError, OpenError, Options, RealDisk, Report},
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -103,8 +103,19 @@ fn options() -> Options {
     Options { ring_bytes: 4 << 20, ring_file_bytes: 1 << 20, keep_free_bytes: 0, ..Options::default() }
 }
 
+/// A child that another test starts holds every lock of this process between its fork and its exec: a moment later it does not.
+fn locked(dir: &Path) -> RealDisk {
+    for _ in 0..250 {
+        match RealDisk::open(dir) {
+            Err(LockError::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("somebody has {}", dir.display());
+}
+
 fn open(dir: &Path) -> Result<(Arc<Broker>, Report), OpenError> {
-    let disk = Arc::new(RealDisk::open(dir).unwrap());
+    let disk = Arc::new(locked(dir));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let topic_defaults = TopicDefaults { segment_bytes: 1 << 20, ..TopicDefaults::default() };
     Broker::open(disk, clock, options(), Config { topic_defaults, ..Config::default() })
@@ -254,6 +265,62 @@ fn a_damaged_journal_and_damaged_records_are_told_and_left() {
     let dir = golden("segment-bit");
     let told = untouched(dir.path(), 7);
     assert!(told.contains("CORRUPT_DATA"), "{told}");
+}
+
+/// Segment files of partition 0 of the only topic, in order.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let of = |path: &PathBuf| {
+        path.extension().is_some_and(|ending| ending == "log") && path.parent().unwrap().ends_with("0")
+    };
+    content(dir).into_keys().filter(of).collect()
+}
+
+#[test]
+fn missing_and_truncated_segments_are_told_and_nothing_of_them_is_touched() {
+    for (active, left) in
+        [(false, None), (false, Some(2)), (true, None), (true, Some(2)), (true, Some(10_000))]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let written = fill(dir.path(), "orders", 60);
+        let all = segments(dir.path());
+        assert!(all.len() >= 2, "{all:?}");
+        let path = if active { all.last() } else { all.first() }.unwrap();
+        let (original, case) = (fs::read(path).unwrap(), format!("active: {active}, left: 1/{left:?}"));
+        match left {
+            None => fs::remove_file(path).unwrap(),
+            // Of what it holds, not of what is only allocated.
+            Some(part) => {
+                let data = original.iter().rposition(|byte| *byte != 0).unwrap();
+                fs::write(path, &original[..data / part]).unwrap();
+            }
+        }
+        let harmed = fs::read(path).ok();
+        let name = path.strip_prefix(dir.path()).unwrap().display().to_string();
+        println!("{case}");
+        let told = untouched(dir.path(), 7);
+        assert!(told.contains(&name), "{case}: {told}");
+        assert_eq!(
+            left.is_none(),
+            told.contains("is missing, and no other file says that it is it"),
+            "{case}: {told}"
+        );
+        // A start serves what is whole, and leaves every byte of the rest as it is; so do a second one and its repair.
+        for _ in 0..2 {
+            let (broker, _) = open(dir.path()).unwrap();
+            let running = broker.start().unwrap();
+            let ends = ends(&broker, "orders");
+            running.stop();
+            assert!(ends[0].is_err() && ends[1].is_ok(), "{case}: {ends:?}");
+            assert_eq!(fs::read(path).ok(), harmed, "{case}");
+        }
+        untouched(dir.path(), 7);
+        assert!(quarantined(dir.path()).is_empty());
+        // The file comes back, and with it all it held.
+        fs::write(path, &original).unwrap();
+        intact(dir.path());
+        let (report, found) = served(dir.path(), "orders");
+        assert_eq!((report.damages, found), (vec![], written), "{case}");
+    }
 }
 
 #[test]

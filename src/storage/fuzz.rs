@@ -12,11 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use annals_wire::{
-    header::{verify_batch, verify_header},
-    ids::TopicId,
-    internal,
-};
+use annals_wire::{header::verify_batch, ids::TopicId, internal};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -135,31 +131,21 @@ pub(crate) fn segment_scan(input: &[u8]) -> bool {
     }
     segment.set_end_known(length.max(DATA_START));
     let missing = i64::from(end < length || length.is_multiple_of(3));
-    if ascends(input) {
-        read_all(segment, next_offset.saturating_add(missing));
-    }
+    read_all(segment, next_offset.saturating_add(missing), &control(input));
     batches > 0
 }
 
-/// Whether offsets rise from batch to batch, those behind damage included. Others are nothing that a disk does to a file.
-fn ascends(input: &[u8]) -> bool {
-    let (mut at, mut next_offset) = (DATA_START as usize, 0);
-    while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
-        let Ok(found) = verify_header(rest, &TOPIC, PARTITION) else {
-            at += 1;
-            continue;
-        };
-        if found.header.base_offset < next_offset {
-            return false;
-        }
-        next_offset = found.header.next_offset().unwrap();
-        at += if verify_batch(rest, &TOPIC, PARTITION).is_ok() { found.batch_len } else { 1 };
-    }
-    true
+/// Offsets of control batches, wherever they lie: first, and the one behind the last.
+fn control(input: &[u8]) -> Vec<(i64, i64)> {
+    let places = DATA_START as usize..input.len();
+    let batches = places.filter_map(|at| verify_batch(&input[at..], &TOPIC, PARTITION).ok());
+    let control = batches.filter(|batch| batch.header.attributes.control());
+    control.map(|batch| (batch.header.base_offset, batch.header.next_offset().unwrap())).collect()
 }
 
-/// Reads a partition of one segment from its begin to its end: whole batches that verify, and gaps for the rest.
-fn read_all(segment: Arc<Segment>, next_offset: i64) {
+/// Reads a partition of one segment from its begin to its end: every offset once, in a whole batch that verifies, in a gap,
+/// or in one of the control batches, which are not shown.
+fn read_all(segment: Arc<Segment>, next_offset: i64, control: &[(i64, i64)]) {
     let settings =
         PartitionSettings { level: Level::Fsync, segment_bytes: 1 << 20, interval_ms: 1, interval_bytes: 1 };
     let found = Recovered {
@@ -171,34 +157,45 @@ fn read_all(segment: Arc<Segment>, next_offset: i64) {
         append_time_ms: 0,
     };
     let partition = Partition::recovered(KEY, settings, 1, found);
-    let mut from = 0;
-    while from < next_offset {
-        let Ok(read) = partition.read(from, 300, true) else { panic!("damage is stepped over") };
-        assert!(read.next_offset > from, "it goes on");
-        let mut gaps = read.gaps.iter().peekable();
+    let mut asked = 0;
+    while asked < next_offset {
+        let Ok(read) = partition.read(asked, 300, true) else { panic!("damage is stepped over") };
+        assert!(read.next_offset > asked && read.next_offset <= next_offset, "{asked}: {}", read.next_offset);
+        let (mut from, mut gaps) = (asked, read.gaps.iter().peekable());
         for mut run in read.batches {
             while !run.is_empty() {
                 let batch = verify_batch(&run, &TOPIC, PARTITION).expect("only what verifies is returned");
-                let (header, end) = (batch.header, batch.header.next_offset().unwrap());
-                // Control batches are not shown, and neither is a hole between two batches.
-                from = over_gaps(&mut gaps, from).max(header.base_offset);
-                assert!(from < end, "{from} in {header:?}");
+                let (base, end) = (batch.header.base_offset, batch.header.next_offset().unwrap());
+                from = over_what_is_not_shown(&mut gaps, control, from, base);
+                let right = base == from || base < from && from == asked;
+                assert!(right && from < end, "{asked} {from} {:?} {control:?}", batch.header);
                 from = end;
                 run = run.slice(batch.batch_len..);
             }
         }
-        from = over_gaps(&mut gaps, from);
-        assert!(from <= read.next_offset, "{from} is beyond {}", read.next_offset);
-        assert!(gaps.all(|gap| gap.last < read.next_offset));
-        from = read.next_offset;
+        from = over_what_is_not_shown(&mut gaps, control, from, read.next_offset);
+        assert_eq!((from, gaps.next()), (read.next_offset, None));
+        asked = from;
     }
     let _time_or_none = partition.find_time(1_600_000_000_000);
 }
 
-/// Steps over the gaps that begin here.
-fn over_gaps<'a>(gaps: &mut std::iter::Peekable<impl Iterator<Item = &'a Gap>>, mut from: i64) -> i64 {
-    while let Some(gap) = gaps.next_if(|gap| gap.first <= from) {
-        from = from.max(gap.last + 1);
+/// Steps over gaps and control batches, up to an offset at most.
+fn over_what_is_not_shown<'a>(
+    gaps: &mut std::iter::Peekable<impl Iterator<Item = &'a Gap>>,
+    control: &[(i64, i64)],
+    mut from: i64,
+    to: i64,
+) -> i64 {
+    while from < to {
+        if let Some(gap) = gaps.next_if(|gap| gap.first == from) {
+            assert!(gap.last >= gap.first, "{gap:?}");
+            from = gap.last + 1;
+        } else if let Some((_, next)) = control.iter().find(|(base, next)| (*base..*next).contains(&from)) {
+            from = *next;
+        } else {
+            break;
+        }
     }
     from
 }

@@ -73,6 +73,8 @@ pub(crate) struct Reader<'a> {
     source: Source,
     /// Position to go on at in the present segment.
     pub(crate) position: u64,
+    /// Where the walk began: only there may a batch have begun before.
+    asked: i64,
     pub(crate) out: Read,
     bytes: usize,
     max_bytes: usize,
@@ -107,6 +109,7 @@ impl Partition {
                 partition: self,
                 source: Source::Map,
                 position: DATA_START,
+                asked: from,
                 out,
                 bytes: 0,
                 max_bytes,
@@ -174,6 +177,7 @@ impl<'a> Reader<'a> {
             partition,
             source: Source::Copy,
             position,
+            asked: next_offset,
             out: Read { next_offset, ..Read::default() },
             bytes: 0,
             max_bytes,
@@ -238,6 +242,8 @@ impl<'a> Reader<'a> {
             for found in Scan::of(self.source, segment, self.position, segment.end()) {
                 match found {
                     Ok(found) if found.next_offset() <= self.out.next_offset => {
+                        // A run is whole: what is passed over is not in it.
+                        self.close(segment, run.take())?;
                         self.position = found.end();
                         continue;
                     }
@@ -257,6 +263,8 @@ impl<'a> Reader<'a> {
             self.close(segment, run)?;
             match stop {
                 Stop::Full => return Ok(false),
+                // Of offsets that are behind: whatever a file holds, a walk does not go back.
+                Stop::Damaged { last, position: next } if last < self.out.next_offset => self.position = next,
                 Stop::Damaged { last, position: next } => {
                     if !self.damaged(last)? {
                         return Ok(false);
@@ -280,8 +288,11 @@ impl<'a> Reader<'a> {
         if base > self.out.next_offset {
             return Some(Stop::Damaged { last: base - 1, position: found.position });
         }
-        if !self.verified(segment, found) {
-            return Some(Stop::Damaged { last: found.next_offset() - 1, position: found.end() });
+        // No batch of ours goes into the next segment, or begins within another.
+        let fits = found.next_offset() <= until
+            && (base == self.out.next_offset || self.out.next_offset == self.asked);
+        if !fits || !self.verified(segment, found) {
+            return Some(Stop::Damaged { last: found.next_offset().min(until) - 1, position: found.end() });
         }
         (self.bytes > 0 && self.bytes + found.bytes.len() > self.max_bytes).then_some(Stop::Full)
     }

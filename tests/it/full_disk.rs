@@ -40,37 +40,75 @@ fn a_full_disk_refuses_records_and_nothing_else_and_heals_by_itself() {
     assert!(text.contains("1 passed"), "{text}");
 }
 
+/// Times that the disk fills and is given space again.
+const ROUNDS: usize = 4;
+
 async fn fill(mount: std::path::PathBuf) {
     let site = site_at(mount.join("data")).await;
-    let value = "x".repeat(200_000);
-    site.store("t", &[&value, &value]).await;
-    // Whatever the journal and the segments leave is taken away.
+    let filler = "x".repeat(200_000);
+    let values =
+        |round: usize, n: usize| (0..4).map(|i| format!("{round} {n} {i} {filler}")).collect::<Vec<_>>();
     let ballast = mount.join("ballast");
-    let mut kept = Vec::new();
-    let status = loop {
-        let _ = grow(&ballast);
-        match site.producer().produce(produce("t", &[&value, &value, &value, &value])).await {
-            Ok(answer) => kept.push(answer.into_inner().appends[0].base_offset),
-            Err(status) => break status,
-        }
-        assert!(kept.len() < 2_000, "the disk does not get full");
-    };
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "DISK_FULL"));
-    assert!(status.message().contains("resumes by itself"), "{status:?}");
-    // Reading and committing go on.
-    assert_eq!(site.values("t", 0).await[0].0, 0);
-    let position = v1::CommitPosition { topic: "t".into(), next_offset: 1, ..Default::default() };
-    let commit =
-        v1::CommitOffsetsRequest { group: "g".into(), offsets: vec![position], ..Default::default() };
-    site.offsets().commit_offsets(commit).await.unwrap();
-    // Space comes back, and so does writing, without a restart.
-    fs::remove_file(&ballast).unwrap();
-    let resumed = async {
-        while site.producer().produce(produce("t", &["after"])).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), resumed).await.expect("produce resumes");
+    // What was acked, by offset: the beginning of each value.
+    let mut kept: Vec<(i64, String)> = Vec::new();
+    let begin = |value: &str| value.chars().take(20).collect::<String>();
+    let first = site.store("t", &[&filler]).await;
+    kept.push((first, begin(&filler)));
+    for round in 0..ROUNDS {
+        // Whatever the journal and the segments leave is taken away.
+        let mut n = 0;
+        let status = loop {
+            let _ = grow(&ballast);
+            let values = values(round, n);
+            let request = produce("t", &values.iter().map(String::as_str).collect::<Vec<_>>());
+            match site.producer().produce(request).await {
+                Ok(answer) => {
+                    let base = answer.into_inner().appends[0].base_offset;
+                    kept.extend((base..).zip(values.iter().map(|value| begin(value))));
+                }
+                Err(status) => break status,
+            }
+            n += 1;
+            assert!(n < 2_000, "the disk does not get full");
+        };
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::ResourceExhausted, "DISK_FULL"),
+            "round {round}"
+        );
+        assert!(status.message().contains("resumes by itself"), "{status:?}");
+        // Reading and committing go on.
+        assert_eq!(site.values("t", 0).await[0].0, 0);
+        let next_offset = i64::try_from(round).unwrap() + 1;
+        let position = v1::CommitPosition { topic: "t".into(), next_offset, ..Default::default() };
+        let commit =
+            v1::CommitOffsetsRequest { group: "g".into(), offsets: vec![position], ..Default::default() };
+        site.offsets().commit_offsets(commit).await.unwrap();
+        // Space comes back, and so does writing, without a restart.
+        fs::remove_file(&ballast).unwrap();
+        let after = format!("after {round}");
+        let resumed = async {
+            loop {
+                match site.producer().produce(produce("t", &[&after])).await {
+                    Ok(answer) => break answer.into_inner().appends[0].base_offset,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let offset = tokio::time::timeout(Duration::from_secs(20), resumed).await.expect("produce resumes");
+        kept.push((offset, begin(&after)));
+    }
+    // Nothing acked is lost, nothing refused is there.
+    let mut found = Vec::new();
+    while found.len() < kept.len() {
+        let next = found.last().map_or(0, |(offset, _): &(i64, String)| offset + 1);
+        let more = site.values("t", next).await;
+        assert!(!more.is_empty(), "nothing at {next} of {}", kept.len());
+        found.extend(
+            more.iter().filter(|(offset, _)| *offset >= next).map(|(offset, value)| (*offset, begin(value))),
+        );
+    }
+    assert_eq!(found, kept);
     site.server.shutdown().await.unwrap();
 }
 

@@ -22,7 +22,7 @@ use crate::storage::{
     partition::{EpochStart, Partition, Recovered},
     root::Root,
     scan::Scan,
-    segment::{DATA_START, Segment},
+    segment::{DATA_START, FOOTER_ROOM, Segment},
 };
 
 /// Bytes verified at a time.
@@ -207,6 +207,7 @@ impl Work<'_> {
             }
         }
         for segment in touched {
+            keep_room(&segment)?;
             if !planted(Mutant::RebuildUnflushed) {
                 segment.file()?.sync()?;
             }
@@ -344,6 +345,15 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// An unsealed file goes on behind its data for as long as a footer would be, also where a cut took its length and what was
+/// written again is its end now: else the end of a record, which anybody may have written, would stand where a footer does.
+fn keep_room(segment: &Segment) -> io::Result<()> {
+    let (file, end) = (segment.file()?, segment.end());
+    // One that was cut within its data is left as it is.
+    let bare = (end..end + FOOTER_ROOM).contains(&file.len()?);
+    if bare { file.set_len(end + FOOTER_ROOM) } else { Ok(()) }
 }
 
 /// The first batch is that of this partition and offset.

@@ -10,6 +10,7 @@
 
 mod closed;
 mod copies;
+mod crafted;
 mod directory;
 mod durability;
 mod files;
