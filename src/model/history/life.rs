@@ -16,7 +16,7 @@ use crate::{
         AppendError, Appended, Class, CommitError, Level, Machine as _, Mode, NoRoom, Partition, Receipt,
         Step, Storage, Written,
     },
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Ordering},
 };
 
 type Fates = Arc<Mutex<Vec<(usize, Result<(), CommitError>)>>>;
@@ -242,7 +242,10 @@ impl Run<'_> {
         self.clock.advance(std::time::Duration::from_millis(150));
         let weak: Vec<_> = life.partitions.iter().filter(|p| p.level() == Level::Interval).collect();
         // Without room in the journal the next tick asks again, and nothing is promised yet.
-        let sure = life.storage.reserve(8192 * weak.len() as u64, Class::Control).is_ok();
+        // Those of another level by now may have one to come, too.
+        let asking = |partition: &&Arc<Partition>| partition.sync_asked.load(Ordering::Acquire);
+        let asked = life.partitions.iter().filter(asking).count() as u64;
+        let sure = life.storage.reserve(8192 * asked, Class::Control).is_ok();
         life.storage.interval_step();
         for partition in weak.iter().filter(|_| sure) {
             if let Some(log) = self.oracle.logs.get_mut(&partition.key()) {
