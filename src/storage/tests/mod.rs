@@ -28,8 +28,8 @@ use annals_wire::{header::Attributes, ids::TopicId};
 use bytes::Bytes;
 
 use super::{
-    Append, Appended, Change, Class, Disk, Level, Machine, MemoryDisk, Mode, Options, Partition,
-    PartitionKey, PartitionSettings, Receipt, Report, Section, Storage,
+    Append, Appended, Change, Class, Disk, Level, LockError, Machine, MemoryDisk, Mode, Options, Partition,
+    PartitionKey, PartitionSettings, RealDisk, Receipt, Report, Section, Storage,
     disk::Call,
     error::{AppendError, OpenError},
 };
@@ -126,6 +126,18 @@ pub(super) fn payload(value: &[u8]) -> Bytes {
     Bytes::from(prost::Message::encode_to_vec(&batch))
 }
 
+/// A directory of the machine's own. A child that another test starts holds every lock of this process between its fork and its
+/// exec: a moment later it does not.
+pub(super) fn locked(dir: &std::path::Path) -> RealDisk {
+    for _ in 0..250 {
+        match RealDisk::open(dir) {
+            Err(LockError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("somebody has {}", dir.display());
+}
+
 impl Bench {
     pub(super) fn open(disk: &MemoryDisk, options: Options) -> Result<Self, OpenError> {
         Self::open_at(disk, options, Arc::new(ManualClock::new(1_700_000_000_000, 7)))
@@ -141,7 +153,7 @@ impl Bench {
 
     /// On a directory of the machine's file system; the disk in memory is a stand-in that nothing uses.
     pub(super) fn on(dir: &std::path::Path, options: Options) -> Result<Self, OpenError> {
-        let disk = crate::storage::RealDisk::open(dir).unwrap();
+        let disk = locked(dir);
         let clock = Arc::new(ManualClock::new(1_700_000_000_000, 7));
         Self::over(Arc::new(disk), MemoryDisk::new(), options, clock)
     }

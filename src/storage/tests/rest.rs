@@ -1,7 +1,6 @@
 //! What a server at rest holds on to: no map that nobody reads through. On the machine's own file system.
 
 use super::*;
-use crate::storage::RealDisk;
 
 /// Segments and a journal that are worth a map.
 fn large(level: Level) -> PartitionSettings {
@@ -32,7 +31,7 @@ fn crashed(disk: &Arc<RealDisk>) {
 #[test]
 fn a_start_leaves_no_map_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+    let disk = Arc::new(locked(dir.path()));
     crashed(&disk);
     assert_eq!(disk.map_usage().maps, 0);
     let bench = open(&disk);
@@ -47,7 +46,7 @@ fn a_start_leaves_no_map_behind() {
 #[test]
 fn what_was_read_once_is_given_back_and_mapped_again_for_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+    let disk = Arc::new(locked(dir.path()));
     crashed(&disk);
     let bench = open(&disk);
     let lent = bench.partition(1, 0).read(0, 2000, false).unwrap();
