@@ -42,7 +42,8 @@ pub use client::{Client, ClientOptions};
 pub use endpoint::DEFAULT_PORT;
 pub use error::{Code, Error, Result, reason};
 pub use producer::{
-    Ack, NewRecord, OnOutcome, Outcome, Placed, ProduceOptions, Producer, ProducerOptions, TrySendError,
+    Ack, NewRecord, OnOutcome, Outcome, Placed, ProduceOptions, Producer, ProducerOptions, RequestId,
+    TrySendError,
 };
 pub use reader::{
     Batch, Event, FetchOptions, Fetched, OnState, PartitionFailure, Position, Reader, ReaderOptions,

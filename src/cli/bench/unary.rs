@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, time::Duration};
 
-use annals_client::{Client, NewRecord, ProduceOptions};
+use annals_client::{Client, NewRecord, ProduceOptions, RequestId};
 use clap::Args;
 use tokio::sync::mpsc;
 
@@ -50,6 +50,10 @@ pub(super) struct Unary {
     /// Calls per second, and how late each is answered [default: a new one as soon as one is answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// Each call has a request id, so that the server stores it once however often it comes: it is entered in the journal
+    /// at every level, and remembered
+    #[arg(long)]
+    request_ids: bool,
     #[command(flatten)]
     topic: TopicArgs,
     #[command(flatten)]
@@ -75,12 +79,13 @@ pub(super) async fn run(args: &Unary, session: &mut Session) -> Result<Exit, Fai
         runs.push(run);
     }
     let settings = format!(
-        "records of {} bytes, {} in flight over {}, {}, {}{}",
+        "records of {} bytes, {} in flight over {}, {}, {}{}{}",
         args.record_bytes,
         args.in_flight,
         many(args.connections, "connection"),
         many(args.topic.partitions, "partition"),
         super::level(args.topic.durability),
+        if args.request_ids { ", with request ids" } else { "" },
         args.rate
             .map(|rate| format!(", {} calls/s", grouped(i64::try_from(rate).unwrap_or(i64::MAX))))
             .unwrap_or_default()
@@ -99,6 +104,7 @@ struct Calls {
     counter: Arc<Counter>,
     latencies: Shared,
     stop: Arc<AtomicBool>,
+    request_ids: bool,
     /// Times at which calls are meant; without them a call is meant when the one before is answered.
     tickets: Option<Arc<tokio::sync::Mutex<mpsc::Receiver<Duration>>>>,
 }
@@ -131,6 +137,7 @@ async fn once(args: &Unary, session: &mut Session) -> Result<(Observed, Latencie
         counter: Arc::default(),
         latencies: Latencies::shared(),
         stop: stop.flag(),
+        request_ids: args.request_ids,
         tickets,
     };
     for (caller, client) in (0..args.in_flight).zip(clients.iter().cycle()) {
@@ -153,6 +160,7 @@ async fn once(args: &Unary, session: &mut Session) -> Result<(Observed, Latencie
 /// One call after the other, to one partition after the other.
 async fn call(client: Client, calls: Calls, caller: u32, mut payload: Payload) -> Result<(), Failure> {
     let mut partition = caller % calls.partitions;
+    let request_id = if calls.request_ids { RequestId::Fresh } else { RequestId::Without };
     while !calls.stop.load(Ordering::Relaxed) {
         let intended = match &calls.tickets {
             None => calls.clock.monotonic(),
@@ -162,7 +170,7 @@ async fn call(client: Client, calls: Calls, caller: u32, mut payload: Payload) -
             },
         };
         let value = payload.next();
-        let options = ProduceOptions { partition: Some(partition), ..ProduceOptions::default() };
+        let options = ProduceOptions { partition: Some(partition), request_id, ..ProduceOptions::default() };
         client.produce(&calls.topic, &[NewRecord::new(value)], options).await?;
         if (calls.begin..calls.end).contains(&intended) {
             calls.latencies.lock().record(intended, calls.clock.monotonic());

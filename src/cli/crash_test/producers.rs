@@ -1,7 +1,7 @@
 //! The load: producers of two kinds, see [`super::ledger`]. Each lives as long as the broker does; what it has to remember
 //! from one life to the next is in its own struct or in the ledger.
 
-use annals_client::{Backoff, Error, NewRecord, Outcome, ProduceOptions, ProducerOptions};
+use annals_client::{Backoff, Error, NewRecord, Outcome, ProduceOptions, ProducerOptions, RequestId};
 use bytes::BytesMut;
 
 use super::{
@@ -214,7 +214,7 @@ impl Repeating {
         let records: Vec<NewRecord<'_>> =
             values.iter().zip(&world.keys).map(|(value, key)| NewRecord::new(value).key(key)).collect();
         let id = format!("{}-{}-{}", life.topic, self.producer, self.sequence);
-        let options = ProduceOptions { request_id: Some(&id), ..ProduceOptions::default() };
+        let options = ProduceOptions { request_id: RequestId::Given(&id), ..ProduceOptions::default() };
         world.sent(records.len() as u64);
         let stored = life.client.produce(&life.topic, &records, options).await;
         world.answered(records.len() as u64);

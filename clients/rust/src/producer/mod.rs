@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 
 pub use ack::{Ack, Placed};
 pub use options::{NewRecord, OnOutcome, Outcome, ProducerOptions};
-pub use unary::ProduceOptions;
+pub use unary::{ProduceOptions, RequestId};
 
 use crate::{
     client::Client,

@@ -29,13 +29,27 @@ pub struct ProduceOptions<'a> {
     pub durability: v1::Durability,
     /// Store only if this is the partition's next offset. Needs `partition`.
     pub expected_next_offset: Option<i64>,
-    /// Makes a repetition harmless, also one by another process: 1..=128 bytes. `None` = a fresh one for this call.
-    pub request_id: Option<&'a str>,
+    /// Makes a repetition harmless.
+    pub request_id: RequestId<'a>,
+}
+
+/// By what the server knows a request again.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum RequestId<'a> {
+    /// An id of its own for this call.
+    #[default]
+    Fresh,
+    /// This one, of 1..=128 bytes: also another process may repeat the request.
+    Given(&'a str),
+    /// None: the server has nothing to remember, and what is stored below `fsync` waits for no journal. A call whose answer got
+    /// lost is not repeated and ends in [`Error::is_outcome_unknown`].
+    Without,
 }
 
 impl Client {
     /// Stores a few records: all of them or, if refused, none (at the `fsync` level). Where one request touches several
-    /// partitions it is still one. Repeated under its `request_id` when the answer got lost, so nothing is stored twice.
+    /// partitions it is still one. Repeated under its `request_id` when the answer got lost, so nothing is stored twice; without
+    /// one only while the server refuses it for the time being.
     ///
     /// ```no_run
     /// use annals_client::{Client, NewRecord, ProduceOptions};
@@ -54,12 +68,15 @@ impl Client {
         options: ProduceOptions<'_>,
     ) -> Result<v1::ProduceResponse> {
         let message = self.produce_message(topic, records, options)?;
+        let known = !matches!(options.request_id, RequestId::Without);
+        let repeat = if known { Repeat::Safe } else { Repeat::IfRefused };
         let body = self
-            .call(Repeat::Safe, |channel| {
+            .call(repeat, |channel| {
                 let message = message.clone();
                 async move { call(Grpc::new(channel), message).await }
             })
-            .await?;
+            .await
+            .map_err(|error| if known { error } else { judged(error) })?;
         v1::ProduceResponse::decode(body).map_err(Error::bad_answer)
     }
 
@@ -81,17 +98,31 @@ impl Client {
                 .map_err(|error| refused(&error))?;
         }
         let run = builder.finish();
-        let fresh = clock::request_id();
+        let fresh;
+        let request_id = match options.request_id {
+            RequestId::Fresh => {
+                fresh = clock::request_id();
+                &fresh
+            }
+            RequestId::Given(id) => id,
+            RequestId::Without => "",
+        };
         let head = Head {
             topic,
             partition: options.partition,
             durability: options.durability,
             expected_next_offset: options.expected_next_offset,
             records_crc32: run.crc32,
-            request_id: options.request_id.unwrap_or(&fresh),
+            request_id,
         };
         Ok(head.unary(run.bytes))
     }
+}
+
+/// What an error says of a request that nobody can ask about again.
+fn judged(error: Error) -> Error {
+    let certain = error.is_refusal() || error.is_unreachable() || error.is_outcome_unknown();
+    if certain { error } else { Error::outcome_unknown(&error) }
 }
 
 async fn call(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fake::{Fake, Step};
-use annals_client::{Backoff, Client, NewRecord, ProduceOptions, ProducerOptions, reason};
+use annals_client::{Backoff, Client, NewRecord, ProduceOptions, ProducerOptions, RequestId, reason};
 use tonic::Code;
 
 fn quick() -> ProducerOptions {
@@ -186,6 +186,18 @@ async fn a_single_request_is_repeated_by_its_id_and_stored_once() {
     assert!(!ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]));
     client.produce("t", &[record], ProduceOptions::default()).await.unwrap();
     assert_eq!(fake.stored(), 2, "another call is another id");
+}
+
+#[tokio::test]
+async fn a_request_without_an_id_is_not_repeated_once_it_may_be_stored() {
+    let fake = Fake::new(1, [Step::StoreAndBreak]);
+    let client = client(&fake).await;
+    let options = ProduceOptions { request_id: RequestId::Without, ..ProduceOptions::default() };
+    let error = client.produce("t", &[NewRecord::new("1")], options).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error:?}");
+    assert_eq!((fake.stored(), fake.requests().len()), (1, 1));
+    client.produce("t", &[NewRecord::new("2")], options).await.unwrap();
+    assert!(fake.requests().iter().all(|request| request.request_id.is_empty()));
 }
 
 #[tokio::test]
