@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Histories in which a mistake must show.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 500;
 /// Histories of the same kind that the sound code must pass.
 const SOUND_SEEDS: u64 = 25;
 

@@ -34,8 +34,16 @@ fn what_broke_a_promise_once_does_not_again() {
     // R10: a closed segment without a footer ended at its first damaged header.
     const MORE_THAN_ITS_BATCH: [u64; 12] =
         [5998, 6512, 10142, 13091, 15921, 17618, 18366, 18425, 19162, 21998, 22330, 24194];
-    let seeds =
-        [&END_FORGOTTEN[..], &LINK_TO_NOWHERE, &TAKEN_FOR_CLEAN, &SYNC_POINT_FORGOTTEN, &MORE_THAN_ITS_BATCH];
+    // R14: a start with no room for so much as an empty frame took the ring for one that has room for nothing.
+    const NO_ROOM_FOR_NOTHING: [u64; 1] = [106_458];
+    let seeds = [
+        &END_FORGOTTEN[..],
+        &LINK_TO_NOWHERE,
+        &TAKEN_FOR_CLEAN,
+        &SYNC_POINT_FORGOTTEN,
+        &MORE_THAN_ITS_BATCH,
+        &NO_ROOM_FOR_NOTHING,
+    ];
     for seed in seeds.concat() {
         if let Err(failure) = run(seed) {
             panic!("{failure}\n{}", failure.trace.join("\n"));

@@ -200,7 +200,7 @@ fn make_room(
     snapshots: &mut Snapshots,
     needed: u64,
 ) -> Result<(), OpenError> {
-    if ring.free_files() > 0 || ring.payload_room() >= needed {
+    if ring.free_files() > 0 || ring.fits(needed) {
         return Ok(());
     }
     let made = make_file(disk, root, ring.next_id(), options.ring_file_bytes, false)
