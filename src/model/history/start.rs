@@ -99,15 +99,20 @@ impl Run<'_> {
         let sum = |prefix: &str| -> u64 {
             files.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, length)| *length).sum()
         };
-        let topics = self.oracle.state.topics.iter();
-        let partitions = topics.map(|topic| storage.partitions(&topic.id).len() as u64).sum::<u64>()
-            + self.plan.topics.iter().map(|topic| u64::from(topic.partitions)).sum::<u64>();
+        let planned = self.plan.topics.iter().map(|topic| u64::from(topic.partitions)).sum::<u64>();
+        let partitions = storage.all_partitions().len() as u64 + planned;
         let segment = self.plan.topics.iter().map(|topic| topic.segment_bytes).max().unwrap_or_default();
         let since = before.written - self.captured[0].min(before.written);
         let tails = since + 2 * partitions * (segment + 16 * 1024);
         let bytes = 2 * sum("journal/") + 4 * sum("snapshot-") + 3 * tails + 64 * 1024;
         let (read, written) = (after.read - before.read, after.written - before.written);
-        check(read <= bytes, || format!("R11: a start read {read} bytes, bound {bytes}"))?;
+        check(read <= bytes, || {
+            let (journal, snapshots) = (sum("journal/"), sum("snapshot-"));
+            format!(
+                "R11: a start read {read} bytes, bound {bytes}: journal {journal}, snapshots {snapshots}, \
+                 {partitions} partitions of {segment}, {since} since"
+            )
+        })?;
         check(written <= bytes, || format!("R11: a start wrote {written} bytes, bound {bytes}"))?;
         let calls = after.calls - before.calls;
         let bound = 60 + 4 * (sum("journal/") / 4096) + 40 * partitions + since / 64;

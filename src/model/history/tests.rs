@@ -36,6 +36,8 @@ fn what_broke_a_promise_once_does_not_again() {
         [5998, 6512, 10142, 13091, 15921, 17618, 18366, 18425, 19162, 21998, 22330, 24194];
     // R14: a start with no room for so much as an empty frame took the ring for one that has room for nothing.
     const NO_ROOM_FOR_NOTHING: [u64; 1] = [106_458];
+    // R11, the model's own: the bound of a start counted the partitions that there were at the start before.
+    const PARTITIONS_SINCE: [u64; 1] = [155_972];
     let seeds = [
         &END_FORGOTTEN[..],
         &LINK_TO_NOWHERE,
@@ -43,6 +45,7 @@ fn what_broke_a_promise_once_does_not_again() {
         &SYNC_POINT_FORGOTTEN,
         &MORE_THAN_ITS_BATCH,
         &NO_ROOM_FOR_NOTHING,
+        &PARTITIONS_SINCE,
     ];
     for seed in seeds.concat() {
         if let Err(failure) = run(seed) {
