@@ -13,9 +13,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -28,41 +27,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+#[path = "support/child.rs"]
+mod child;
+
+use child::Server;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_annals");
 /// Kills that have to count.
 const KILLS: usize = 20;
 const PARTITIONS: u32 = 3;
-
-struct Broker {
-    child: Child,
-    address: String,
-}
-
-impl Broker {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["serve", "--grpc", "127.0.0.1:0", "-f", "json", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("a line");
-        let hello: serde_json::Value = serde_json::from_str(&line).expect("the first line is an object");
-        let address = hello["grpc"].as_str().expect("it names its address").to_owned();
-        Self { child, address }
-    }
-
-    /// SIGKILL.
-    fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
-    }
-
-    async fn channel(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.expect("it answers")
-    }
-}
 
 /// What the clients know.
 #[derive(Default)]
@@ -155,8 +128,8 @@ async fn read_on(channel: Channel, partition: u32) -> Option<i64> {
 }
 
 async fn round(data: &Path, number: usize, known: &mut Known) -> bool {
-    let broker = Broker::start(data);
-    let channel = broker.channel().await;
+    let broker = Server::start(data);
+    let channel = broker.connect().await;
     let writers: Vec<_> =
         (0..PARTITIONS).map(|partition| tokio::spawn(write(channel.clone(), partition, number))).collect();
     let readers: Vec<_> = if number == 0 {
@@ -223,11 +196,11 @@ async fn nothing_acked_is_lost_however_often_the_server_is_killed() {
         number += 1;
         assert!(number < 4 * KILLS, "only {counted} of {number} kills hit requests under way");
     }
-    let broker = Broker::start(&data);
+    let broker = Server::start(&data);
     let mut seen = HashSet::new();
     let mut stored = 0;
     for partition in 0..PARTITIONS {
-        let found = all(broker.channel().await, partition).await;
+        let found = all(broker.connect().await, partition).await;
         for (index, (offset, value)) in found.iter().enumerate() {
             assert_eq!(*offset, i64::try_from(index).unwrap(), "offsets have no holes");
             match known.acked.get(&(partition, *offset)) {
@@ -244,7 +217,7 @@ async fn nothing_acked_is_lost_however_often_the_server_is_killed() {
     assert!(stored >= known.acked.len());
     let asked = v1::GetOffsetsRequest { group: "readers".into(), topics: vec![] };
     let offsets =
-        OffsetServiceClient::new(broker.channel().await).get_offsets(asked).await.unwrap().into_inner();
+        OffsetServiceClient::new(broker.connect().await).get_offsets(asked).await.unwrap().into_inner();
     assert!(!known.committed.is_empty(), "the readers committed nothing");
     for (partition, committed) in &known.committed {
         let stands =

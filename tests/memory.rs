@@ -4,13 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: what does not hold must fail it")]
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use annals_wire::v1::{
     self, Record, consumer_service_client::ConsumerServiceClient, fetch_position::Start,
@@ -19,37 +13,19 @@ use annals_wire::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
+
+#[path = "support/child.rs"]
+mod child;
+
+use child::Server;
 
 const MIB: u64 = 1 << 20;
 const SUBSCRIBERS: usize = 1000;
 const PRODUCERS: usize = 200;
 const SLOW: usize = 100;
 
-struct Server {
-    child: Child,
-    address: String,
-}
-
 impl Server {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_annals"))
-            .args(["serve", "--grpc", "127.0.0.1:0", "-f", "json", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let hello: serde_json::Value = serde_json::from_str(&line).unwrap();
-        Self { child, address: hello["grpc"].as_str().unwrap().to_owned() }
-    }
-
-    /// A connection of its own.
-    async fn connect(&self) -> Channel {
-        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
-    }
-
     /// Anonymous memory of the process, bytes.
     fn anonymous(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -61,13 +37,6 @@ impl Server {
         let mut producer = ProducerServiceClient::new(self.connect().await);
         let record = Record { value: Some(vec![7; size].into()), ..Default::default() };
         producer.produce(request(topic, vec![record; values])).await.unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
