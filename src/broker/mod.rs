@@ -24,6 +24,7 @@
 //! 6. Everything that clients could make grow is bounded by [`Limits`].
 
 mod catalog;
+mod commits;
 mod config;
 mod error;
 mod fetch;
