@@ -11,6 +11,9 @@ use smallvec::SmallVec;
 /// A body arrives in one piece or a few: so many are listed without a list on the heap.
 const FEW: usize = 4;
 
+/// More pieces than this are put together where pieces are added.
+const MANY: usize = 64;
+
 /// Part of a body in pieces, sharing the body's memory. No piece is empty.
 #[derive(Debug, Clone, Default)]
 pub struct Chunks(SmallVec<[Bytes; FEW]>);
@@ -41,6 +44,15 @@ impl Chunks {
                 break;
             }
             begin = end;
+        }
+    }
+
+    /// Puts `more` behind these. Copied into one piece once there are so many that handing them to the system would cost
+    /// more than the copy.
+    pub fn append(&mut self, more: Self) {
+        self.0.extend(more.0);
+        if self.0.len() > MANY {
+            *self = Self::from(self.to_bytes());
         }
     }
 

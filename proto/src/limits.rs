@@ -49,6 +49,8 @@ pub const MAX_COMMIT_METADATA_BYTES: usize = KIB;
 
 /// Most positions in a fetch, a subscription or a commit.
 pub const MAX_POSITIONS: usize = 1024;
+/// Most outputs of a read-process-write step.
+pub const MAX_OUTPUTS: usize = 1024;
 /// Longest wait of a fetch.
 pub const MAX_WAIT_MS: u32 = 30_000;
 /// Silence after which a stream carries a heartbeat.

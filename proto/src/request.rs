@@ -13,6 +13,10 @@
 //!
 //! A `ProduceStreamRequest` is field 1 around a `ProduceRequest`. If it came twice a stock decoder would merge the two, and
 //! merging messages is decoding the fields of one after those of the other: so that is what happens.
+//!
+//! An `AppendAndCommitRequest` ([`scan_step`]) holds several messages with records, each read in the same way.
+
+mod step;
 
 use std::ops::Range;
 
@@ -22,6 +26,8 @@ use crate::chunks::{Chunks, Cursor, Parts};
 use crate::v1::{Codec, Durability};
 use crate::varint;
 use crate::walk::whole_records;
+
+pub use step::{ScannedOutput, ScannedStep, scan_step};
 
 /// A produce call, its records still in their bytes.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +121,12 @@ pub enum ScanReason {
     /// Both plain and compressed records.
     #[error("both `records` and `compressed` are set")]
     TwoPayloads,
+    /// A message within it that is none.
+    #[error("field {0} does not hold the message it should")]
+    Message(u32),
+    /// More of a repeated field than any server takes.
+    #[error("field {0} comes more than {1} times")]
+    TooMany(u32, usize),
     /// A stream message without a request in it.
     #[error("`append` is not set")]
     NoAppend,
@@ -125,13 +137,11 @@ pub enum ScanReason {
 /// # Errors
 /// If it is not one. Whether its values make sense is not asked here.
 pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
-    let mut out = ScannedProduce::default();
-    let mut found = Found { runs: Parts::new(body), packed: None };
+    let mut produce = Produce::new(body);
     let mut cursor = Cursor::new(body);
     let end = cursor.remaining();
-    fields(&mut cursor, end, &mut out, &mut found)?;
-    out.payload = found.payload(body)?;
-    Ok(out)
+    fields(&mut cursor, end, &mut produce)?;
+    produce.finish(body)
 }
 
 /// Reads a `ProduceStreamRequest`.
@@ -139,8 +149,7 @@ pub fn scan(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
 /// # Errors
 /// If it is not one, or holds nothing.
 pub fn scan_stream(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
-    let mut out = ScannedProduce::default();
-    let mut found = Found { runs: Parts::new(body), packed: None };
+    let mut produce = Produce::new(body);
     let mut cursor = Cursor::new(body);
     let mut is_set = false;
     while !cursor.rest().is_empty() {
@@ -149,7 +158,7 @@ pub fn scan_stream(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
         match tag(&mut cursor).map_err(fault)? {
             (1, LEN) => {
                 let end = end_of(&mut cursor).map_err(fault)?;
-                fields(&mut cursor, end, &mut out, &mut found)?;
+                fields(&mut cursor, end, &mut produce)?;
                 is_set = true;
             }
             (1, _) => return Err(fault(ScanReason::WireType(1))),
@@ -159,27 +168,29 @@ pub fn scan_stream(body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
     if !is_set {
         return Err(ScanError { at: 0, reason: ScanReason::NoAppend });
     }
-    out.payload = found.payload(body)?;
-    Ok(out)
+    produce.finish(body)
+}
+
+/// A message whose records stay where they are.
+trait Holder<'a> {
+    /// Its records so far.
+    fn runs(&mut self) -> &mut Parts<'a>;
+    /// Reads one field; a record only if it straddles two pieces, or is encoded as nobody does.
+    fn field(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanReason>;
 }
 
 /// Reads fields up to `end`, where the last one has to end.
-fn fields(
-    cursor: &mut Cursor<'_>,
-    end: usize,
-    out: &mut ScannedProduce,
-    found: &mut Found<'_>,
-) -> Result<(), ScanError> {
+fn fields<'a>(cursor: &mut Cursor<'_>, end: usize, holder: &mut impl Holder<'a>) -> Result<(), ScanError> {
     while cursor.pos() < end {
         let at = cursor.pos();
         let rest = cursor.rest();
         let run = whole_records(rest.get(..end - at).unwrap_or(rest));
         if run > 0 {
             let _ = cursor.skip(run);
-            found.runs.push(at..at + run);
+            holder.runs().push(at..at + run);
             continue;
         }
-        let read = field(cursor, out, found);
+        let read = holder.field(cursor);
         let within = if cursor.pos() > end { Err(ScanReason::Truncated) } else { read };
         within.map_err(|reason| ScanError { at, reason })?;
     }
@@ -196,57 +207,67 @@ const I32: u8 = 5;
 /// Deepest nesting of unknown groups, as in stock decoders.
 const MAX_GROUPS: usize = 100;
 
-/// Where the payload lies.
-struct Found<'a> {
+/// A produce call being read.
+struct Produce<'a> {
+    out: ScannedProduce,
     /// Runs of records: one, if the sender is like all known ones.
     runs: Parts<'a>,
     /// Field 14 and the width of its tag and length.
     packed: Option<(Range<usize>, usize)>,
 }
 
-impl Found<'_> {
-    fn payload(self, body: &[Bytes]) -> Result<Payload, ScanError> {
-        match (self.runs.is_empty(), self.packed) {
-            (true, None) => Ok(Payload::None),
+impl<'a> Produce<'a> {
+    fn new(body: &'a [Bytes]) -> Self {
+        Self { out: ScannedProduce::default(), runs: Parts::new(body), packed: None }
+    }
+
+    fn finish(self, body: &[Bytes]) -> Result<ScannedProduce, ScanError> {
+        let payload = match (self.runs.is_empty(), self.packed) {
+            (true, None) => Payload::None,
             (true, Some((field, lead))) => {
                 if lead != 1 + varint::len((field.len() - lead) as u64) {
                     return Err(ScanError { at: field.start, reason: ScanReason::Padded });
                 }
-                Ok(Payload::Compressed(Packed { field: Chunks::cut(body, field), lead }))
+                Payload::Compressed(Packed { field: Chunks::cut(body, field), lead })
             }
-            (false, None) => Ok(Payload::Records(self.runs.finish())),
-            (false, Some((field, _))) => Err(ScanError { at: field.start, reason: ScanReason::TwoPayloads }),
-        }
+            (false, None) => Payload::Records(self.runs.finish()),
+            (false, Some((field, _))) => {
+                return Err(ScanError { at: field.start, reason: ScanReason::TwoPayloads });
+            }
+        };
+        Ok(ScannedProduce { payload, ..self.out })
     }
 }
 
-/// Reads one field; a record only if it straddles two pieces, or is encoded as nobody does.
-fn field(cursor: &mut Cursor<'_>, out: &mut ScannedProduce, found: &mut Found<'_>) -> Result<(), ScanReason> {
-    let start = cursor.pos();
-    match tag(cursor)? {
-        (1, LEN) => out.topic = text(cursor, 1)?,
-        (2, VARINT) => out.partition = Some(low_u32(value(cursor)?)),
-        (3, VARINT) => out.durability_number = low_u32(value(cursor)?).cast_signed(),
-        (4, VARINT) => out.expected_next_offset = Some(value(cursor)?.cast_signed()),
-        (6, I32) => {
-            let crc = cursor.array().ok_or(ScanReason::Truncated)?;
-            out.records_crc32 = Some(u32::from_le_bytes(crc));
-        }
-        (7, VARINT) => out.codec_number = low_u32(value(cursor)?).cast_signed(),
-        (8, LEN) => out.request_id = text(cursor, 8)?,
-        (14, LEN) => {
-            let content = delimited(cursor)?;
-            // An empty one is as good as none, as in stock decoders.
-            found.packed = (!content.is_empty()).then_some((start..content.end, content.start - start));
-        }
-        (15, LEN) => {
-            let record = delimited(cursor)?;
-            found.runs.push(start..record.end);
-        }
-        (number @ (1..=4 | 6..=8 | 14..=15), _) => return Err(ScanReason::WireType(number)),
-        (number, wire) => skip(cursor, number, wire)?,
+impl<'a> Holder<'a> for Produce<'a> {
+    fn runs(&mut self) -> &mut Parts<'a> {
+        &mut self.runs
     }
-    Ok(())
+
+    fn field(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanReason> {
+        let (start, out) = (cursor.pos(), &mut self.out);
+        match tag(cursor)? {
+            (1, LEN) => out.topic = text(cursor, 1)?,
+            (2, VARINT) => out.partition = Some(low_u32(value(cursor)?)),
+            (3, VARINT) => out.durability_number = low_u32(value(cursor)?).cast_signed(),
+            (4, VARINT) => out.expected_next_offset = Some(value(cursor)?.cast_signed()),
+            (6, I32) => out.records_crc32 = Some(four(cursor)?),
+            (7, VARINT) => out.codec_number = low_u32(value(cursor)?).cast_signed(),
+            (8, LEN) => out.request_id = text(cursor, 8)?,
+            (14, LEN) => {
+                let content = delimited(cursor)?;
+                // An empty one is as good as none, as in stock decoders.
+                self.packed = (!content.is_empty()).then_some((start..content.end, content.start - start));
+            }
+            (15, LEN) => {
+                let record = delimited(cursor)?;
+                self.runs.push(start..record.end);
+            }
+            (number @ (1..=4 | 6..=8 | 14..=15), _) => return Err(ScanReason::WireType(number)),
+            (number, wire) => skip(cursor, number, wire)?,
+        }
+        Ok(())
+    }
 }
 
 /// Field number and wire type.
@@ -261,6 +282,10 @@ fn tag(cursor: &mut Cursor<'_>) -> Result<(u32, u8), ScanReason> {
 
 fn value(cursor: &mut Cursor<'_>) -> Result<u64, ScanReason> {
     cursor.varint().ok_or(ScanReason::Truncated)
+}
+
+fn four(cursor: &mut Cursor<'_>) -> Result<u32, ScanReason> {
+    cursor.array().map(u32::from_le_bytes).ok_or(ScanReason::Truncated)
 }
 
 /// As stock decoders do: the upper half of a varint for a 32-bit field is dropped.
@@ -287,10 +312,14 @@ fn delimited(cursor: &mut Cursor<'_>) -> Result<Range<usize>, ScanReason> {
 }
 
 fn text(cursor: &mut Cursor<'_>, number: u32) -> Result<String, ScanReason> {
+    String::from_utf8(bytes(cursor)?).map_err(|_| ScanReason::Utf8(number))
+}
+
+fn bytes(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, ScanReason> {
     let len = usize::try_from(value(cursor)?).map_err(|_| ScanReason::Truncated)?;
     let mut bytes = Vec::with_capacity(len.min(cursor.remaining()));
     cursor.pieces(len, |piece| bytes.put_slice(piece)).ok_or(ScanReason::Truncated)?;
-    String::from_utf8(bytes).map_err(|_| ScanReason::Utf8(number))
+    Ok(bytes)
 }
 
 /// Steps over an unknown field, groups and all.

@@ -55,6 +55,8 @@ pub struct Limits {
     pub max_wait_ms: u32,
     /// Positions of a fetch, a subscription or a commit.
     pub max_positions: u32,
+    /// Outputs of a read-process-write step.
+    pub max_outputs: u32,
     /// Partitions of a fetch or a subscription, once its positions are spelt out.
     pub max_read_partitions: u32,
     /// Topics.
@@ -95,6 +97,7 @@ impl Default for Limits {
             default_response_bytes: fits(limits::AIM_RESPONSE_BYTES),
             max_wait_ms: limits::MAX_WAIT_MS,
             max_positions: fits(limits::MAX_POSITIONS),
+            max_outputs: fits(limits::MAX_OUTPUTS),
             max_read_partitions: 4096,
             max_topics: 10_000,
             max_topic_partitions: limits::MAX_PARTITIONS,

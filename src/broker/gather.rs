@@ -9,7 +9,7 @@ use annals_wire::{
     header::Attributes,
     limits::HARD_MAX_BATCH_BYTES,
     murmur2::partition_of_hash,
-    request::{Packed, Payload, ScannedProduce},
+    request::{Packed, Payload, ScannedOutput, ScannedProduce},
     v1::{Codec, Durability},
     walk::{Malformed, Origin, Reason, WalkRules, Walked, walk, walk_each},
 };
@@ -20,7 +20,10 @@ use super::{
     once::Once,
     sorter::{Bin, Sorter},
 };
-use crate::storage::Level;
+use crate::{
+    storage::{Append, Level, Partition},
+    sync::Arc,
+};
 
 /// A produce whose fields make sense; its records are not looked at yet.
 #[derive(Debug)]
@@ -101,6 +104,23 @@ impl Request {
             records_crc32: scanned.records_crc32,
             codec,
             payload: scanned.payload,
+        })
+    }
+
+    /// An output of a read-process-write step, as a produce of its own.
+    pub(crate) fn output(output: ScannedOutput) -> Result<Self, Error> {
+        if output.records.is_empty() {
+            return Err(Error::argument("records", "an output needs at least one record"));
+        }
+        Ok(Self {
+            topic: output.topic,
+            partition: output.partition,
+            level: Some(Level::Fsync),
+            expected_next_offset: None,
+            once: None,
+            records_crc32: output.records_crc32,
+            codec: Codec::Unspecified,
+            payload: Payload::Records(output.records),
         })
     }
 
@@ -188,6 +208,47 @@ impl Request {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+impl Part {
+    /// As a batch for a partition.
+    pub(crate) fn append<'a>(
+        &'a self,
+        partition: &'a Arc<Partition>,
+        expected_next_offset: Option<i64>,
+    ) -> Append<'a> {
+        Append {
+            partition,
+            payload: &self.payload,
+            payload_len: self.payload_len,
+            record_count: self.walked.record_count,
+            max_timestamp_ms: self.walked.max_timestamp_ms,
+            timestamps_missing: self.walked.timestamps_missing,
+            records_crc32: self.crc32,
+            attributes: self.attributes,
+            expected_next_offset,
+        }
+    }
+
+    /// Puts plain records of the same partition behind these.
+    pub(crate) fn extend(&mut self, more: Part, limits: &Limits) -> Result<(), Error> {
+        let records = self.walked.record_count.saturating_add(more.walked.record_count);
+        fits(records, self.payload_len + more.payload_len, limits)?;
+        let mut crc32 = crc32fast::Hasher::new_with_initial(self.crc32);
+        crc32.combine(&crc32fast::Hasher::new_with_initial_len(more.crc32, more.payload_len as u64));
+        self.crc32 = crc32.finalize();
+        self.payload.append(more.payload);
+        self.payload_len += more.payload_len;
+        self.walked = Walked {
+            record_count: records,
+            bytes: self.payload_len as u64,
+            max_timestamp_ms: self.walked.max_timestamp_ms.max(more.walked.max_timestamp_ms),
+            timestamps_missing: self.walked.timestamps_missing | more.walked.timestamps_missing,
+            crc32: self.crc32,
+            ..Walked::default()
+        };
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   produce --> checks, partitions (gather) --> room --> storage.append ----> ack when durable
+//!   step --> the two together, in one frame
 //!   commit, create, delete --> room --> lock, decide, storage.submit, apply --> answer when durable
 //!   fetch, subscribe --> position --> partition.read --> trimmed slices; waiters when there is nothing
 //! ```
@@ -34,12 +35,14 @@ mod inbox;
 mod nearest;
 mod offsets;
 mod once;
+mod outputs;
 mod page;
 mod position;
 mod produce;
 mod read;
 mod settle;
 mod sorter;
+mod step;
 mod subscribe;
 mod topics;
 mod types;
@@ -55,6 +58,7 @@ use tokio::sync::watch;
 pub use config::{Config, Limits, TopicDefaults};
 pub use error::Error;
 pub use produce::PendingAck;
+pub use step::Step;
 pub use subscribe::Subscription;
 pub use types::*;
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Broker, Error, Limits, PartitionAppend, Produce, Produced, RETRY_FULL, RETRY_SOON,
+    Broker, Error, Few, Limits, PartitionAppend, Produce, Produced, RETRY_FULL, RETRY_SOON,
     catalog::{Lane, Topic},
     gather::{Parts, Request, Split},
     once::Once,
@@ -32,9 +32,9 @@ use crate::{
 };
 
 /// How often a call starts over because its topic was deleted under it, or somebody else took the room it had prepared.
-const MOST_ROUNDS: usize = 32;
+pub(super) const MOST_ROUNDS: usize = 32;
 /// Bytes of a request's entry for each batch.
-const BATCH_DONE_BYTES: u64 = 48;
+pub(super) const BATCH_DONE_BYTES: u64 = 48;
 
 /// Records that have their offsets; whether they stay is not known before [`PendingAck::acked`].
 #[derive(Debug)]
@@ -62,16 +62,22 @@ enum Outcome {
     Stored(PendingAck),
     /// A request of this id was carried out before.
     Before(Done),
-    /// To be tried again: from the preparation, or, if the topic is gone, from the topic.
-    Again {
-        topic_gone: bool,
-    },
+    /// The topic is gone: to be tried again.
+    Again,
+}
+
+/// Where an append that was refused is tried again.
+pub(super) enum Tried {
+    /// From the preparation: somebody else took the room.
+    Prepare,
+    /// From the topic: it is gone.
+    TopicGone,
 }
 
 /// A request on its way to a topic.
 struct Road<'a> {
     request: &'a Request,
-    topic: &'a Topic,
+    topic: &'a Arc<Topic>,
     split: &'a Split,
     lanes: SmallVec<[&'a Arc<Lane>; 1]>,
 }
@@ -93,7 +99,9 @@ impl Broker {
     pub async fn submit(&self, call: Produce) -> Result<PendingAck, Error> {
         let _storing = self.enter_storing()?;
         let request = Request::new(call)?;
-        if let Some(done) = self.seen(&request).await? {
+        if let Some(once) = &request.once
+            && let Some(done) = self.seen(once).await?
+        {
             return self.answer_again(&request, &done);
         }
         for _ in 0..MOST_ROUNDS {
@@ -109,14 +117,14 @@ impl Broker {
             match self.store(&request, &topic, &split).await? {
                 Outcome::Stored(pending) => return Ok(pending),
                 Outcome::Before(done) => return self.answer_again(&request, &done),
-                Outcome::Again { .. } => {}
+                Outcome::Again => {}
             }
         }
         Err(Error::Throttled { retry_delay: RETRY_SOON })
     }
 
     /// A topic that is not there: made, if that is allowed and everything else about the request is right.
-    async fn topic_for(&self, request: &Request) -> Result<Arc<Topic>, Error> {
+    pub(super) async fn topic_for(&self, request: &Request) -> Result<Arc<Topic>, Error> {
         check_name("topic", &request.topic)?;
         if !self.config.auto_create {
             return self.refuse(self.topic_not_found(&request.topic)).await;
@@ -137,8 +145,8 @@ impl Broker {
         }
     }
 
-    async fn seen(&self, request: &Request) -> Result<Option<Done>, Error> {
-        let Some(once) = &request.once else { return Ok(None) };
+    /// What came of a request, if it came before.
+    pub(super) async fn seen(&self, once: &Once) -> Result<Option<Done>, Error> {
         let seen = once.seen(&self.truth.requests.lock());
         match seen {
             Ok(seen) => Ok(seen),
@@ -146,45 +154,50 @@ impl Broker {
         }
     }
 
-    async fn store(&self, request: &Request, topic: &Topic, split: &Split) -> Result<Outcome, Error> {
+    async fn store(&self, request: &Request, topic: &Arc<Topic>, split: &Split) -> Result<Outcome, Error> {
         let mut lanes = SmallVec::with_capacity(split.parts.len());
         for part in &split.parts {
             lanes.push(topic.lane(part.partition)?);
         }
         let road = Road { request, topic, split, lanes };
         for _ in 0..MOST_ROUNDS {
-            if let Err(error) = self.prepare(&road).await {
-                match self.appended_not(&road, &error).await? {
-                    Outcome::Again { topic_gone: false } => continue,
-                    outcome => return Ok(outcome),
+            let tried = match self.prepare(road.sizes()).await {
+                Ok(()) => {
+                    let room = self.room(road.journal_bytes(), Class::Data).await?;
+                    match &request.once {
+                        None => self.append(room, &road),
+                        Some(once) => self.append_once(room, &road, once),
+                    }
                 }
-            }
-            let room = self.room(road.journal_bytes(), Class::Data).await?;
-            let outcome = match &request.once {
-                None => self.append(room, &road),
-                Some(once) => self.append_once(room, &road, once),
+                Err(error) => Err(Refused::Append(error)),
             };
-            match outcome {
-                Ok(Outcome::Again { .. }) => {}
+            let error = match tried {
                 Ok(outcome) => return Ok(outcome),
-                Err(Refused::Error(error)) => return self.refuse(error).await,
-                Err(Refused::Append(error)) => match self.appended_not(&road, &error).await? {
-                    Outcome::Again { topic_gone: false } => {}
-                    outcome => return Ok(outcome),
-                },
-            }
+                Err(Refused::Error(error)) => error,
+                Err(Refused::Append(error)) => {
+                    let place = |batch| Some((topic, road.lanes.get(batch).copied()?));
+                    match self.appended_not(&error, place, request.expected_next_offset) {
+                        Ok(Tried::Prepare) => continue,
+                        Ok(Tried::TopicGone) => return Ok(Outcome::Again),
+                        Err(error) => error,
+                    }
+                }
+            };
+            return self.refuse(error).await;
         }
         Err(Error::Throttled { retry_delay: RETRY_SOON })
     }
 
-    /// Makes sure that every segment has room. Allocating blocks, so it is done elsewhere.
-    async fn prepare(&self, road: &Road<'_>) -> Result<(), AppendError> {
-        let needed = |(lane, bytes): &(&Arc<Lane>, u64)| self.storage.needs_prepare(&lane.partition, *bytes);
-        if !road.sizes().any(|lane| needed(&lane)) {
+    /// Makes sure that every segment has room for so many bytes more. Allocating blocks, so it is done elsewhere.
+    pub(super) async fn prepare<'a>(
+        &self,
+        sizes: impl Iterator<Item = (&'a Arc<Lane>, u64)> + Clone,
+    ) -> Result<(), AppendError> {
+        if !sizes.clone().any(|(lane, bytes)| self.storage.needs_prepare(&lane.partition, bytes)) {
             return Ok(());
         }
         let storage = Arc::clone(&self.storage);
-        let lanes: Vec<_> = road.sizes().map(|(lane, bytes)| (Arc::clone(lane), bytes)).collect();
+        let lanes: Vec<_> = sizes.map(|(lane, bytes)| (Arc::clone(lane), bytes)).collect();
         let prepared = tokio::task::spawn_blocking(move || {
             for (index, (lane, bytes)) in lanes.iter().enumerate() {
                 storage.prepare(&lane.partition, *bytes).map_err(|error| at_batch(error, index))?;
@@ -222,29 +235,34 @@ impl Broker {
         Ok(Outcome::Stored(PendingAck { produced: road.produced(&receipt), durability }))
     }
 
-    /// What a refused append means: an error, or another round.
-    async fn appended_not(&self, road: &Road<'_>, error: &AppendError) -> Result<Outcome, Error> {
-        let (topic, partition) = (road.topic.name().to_string(), |batch| road.partition(batch));
-        match *error {
-            AppendError::NotPrepared { .. } => Ok(Outcome::Again { topic_gone: false }),
-            AppendError::Removed { .. } => Ok(Outcome::Again { topic_gone: true }),
+    /// What a refused append means: an error, or another try. `place` tells where a batch was to go.
+    pub(super) fn appended_not<'a>(
+        &self,
+        error: &AppendError,
+        place: impl Fn(usize) -> Option<(&'a Arc<Topic>, &'a Arc<Lane>)>,
+        expected_next_offset: Option<i64>,
+    ) -> Result<Tried, Error> {
+        let place = |batch| {
+            let (topic, lane) = place(batch).expect("storage names the batches it was given");
+            (topic.name().to_string(), lane.partition.key().partition)
+        };
+        let fenced = |(topic, partition)| Error::PartitionFenced { topic, partition };
+        Err(match *error {
+            AppendError::NotPrepared { .. } => return Ok(Tried::Prepare),
+            AppendError::Removed { .. } => return Ok(Tried::TopicGone),
             AppendError::OffsetMismatch { batch, next_offset } => {
-                let expected = road.request.expected_next_offset.unwrap_or_default();
-                let partition = partition(batch);
-                self.refuse(Error::ExpectedOffsetMismatch { topic, partition, expected, actual: next_offset })
-                    .await
+                let ((topic, partition), expected) = (place(batch), expected_next_offset.unwrap_or_default());
+                Error::ExpectedOffsetMismatch { topic, partition, expected, actual: next_offset }
             }
-            AppendError::Fenced { batch } => {
-                Err(Error::PartitionFenced { topic, partition: partition(batch) })
-            }
-            AppendError::Unsettled { key } => Err(Error::PartitionFenced { topic, partition: key.partition }),
-            AppendError::DiskFull => Err(Error::DiskFull { retry_delay: RETRY_FULL }),
-            AppendError::NoFiles { limit } => Err(Error::LimitReached { what: "open segment files", limit }),
-            AppendError::Closed => Err(Error::ShuttingDown { retry_delay: RETRY_SOON }),
+            AppendError::Fenced { batch } => fenced(place(batch)),
+            AppendError::Unsettled { key } => fenced((self.name_of(key), key.partition)),
+            AppendError::DiskFull => Error::DiskFull { retry_delay: RETRY_FULL },
+            AppendError::NoFiles { limit } => Error::LimitReached { what: "open segment files", limit },
+            AppendError::Closed => Error::ShuttingDown { retry_delay: RETRY_SOON },
             AppendError::Repeated { batch } => {
                 unreachable!("batch {batch}: a request is sorted by partition")
             }
-        }
+        })
     }
 
     /// The answer of a request that was carried out before.
@@ -252,37 +270,45 @@ impl Broker {
         let Some(request_done::Result::Produced(produced)) = &done.done.result else {
             return Err(Error::argument("request_id", "belongs to another kind of request"));
         };
-        let topic_id = annals_wire::ids::TopicId::from_slice(&produced.topic_id).unwrap_or_default();
-        let topic: Arc<str> = Arc::from(request.topic.as_str());
-        let mut indexes = if produced.batches.len() > 1 {
-            // It was within the limits when it was stored, whatever they are now.
-            request.split(&Limits::none(), produced.partitions, |_| produced.keyless_partition)?.parts
-        } else {
-            Parts::new()
-        };
-        let appends = produced.batches.iter().map(|batch| PartitionAppend {
-            topic: Arc::clone(&topic),
-            topic_id,
-            partition: batch.partition,
-            base_offset: batch.base_offset,
-            record_count: batch.record_count,
-            leader_epoch: batch.leader_epoch,
-            append_time_ms: batch.append_time_ms,
-            level: Level::from_number(batch.durability).unwrap_or(Level::Fsync),
-            duplicate: true,
-            record_indexes: indexes
-                .iter_mut()
-                .find(|part| part.partition == batch.partition)
-                .map(|part| std::mem::take(&mut part.record_indexes))
-                .unwrap_or_default(),
-        });
-        let produced = Produced { appends: appends.collect(), duplicate: true };
+        let produced = Produced { appends: answers_again(request, produced)?, duplicate: true };
         Ok(PendingAck { produced, durability: Some(self.storage.durable(done.number)) })
     }
 }
 
+/// Where the records of a request went that was carried out before.
+pub(super) fn answers_again(
+    request: &Request,
+    produced: &ProduceDone,
+) -> Result<Few<PartitionAppend>, Error> {
+    let topic_id = annals_wire::ids::TopicId::from_slice(&produced.topic_id).unwrap_or_default();
+    let topic: Arc<str> = Arc::from(request.topic.as_str());
+    let mut indexes = if produced.batches.len() > 1 {
+        // It was within the limits when it was stored, whatever they are now.
+        request.split(&Limits::none(), produced.partitions, |_| produced.keyless_partition)?.parts
+    } else {
+        Parts::new()
+    };
+    let appends = produced.batches.iter().map(|batch| PartitionAppend {
+        topic: Arc::clone(&topic),
+        topic_id,
+        partition: batch.partition,
+        base_offset: batch.base_offset,
+        record_count: batch.record_count,
+        leader_epoch: batch.leader_epoch,
+        append_time_ms: batch.append_time_ms,
+        level: Level::from_number(batch.durability).unwrap_or(Level::Fsync),
+        duplicate: true,
+        record_indexes: indexes
+            .iter_mut()
+            .find(|part| part.partition == batch.partition)
+            .map(|part| std::mem::take(&mut part.record_indexes))
+            .unwrap_or_default(),
+    });
+    Ok(appends.collect())
+}
+
 /// Why an append under the lock of the requests did not happen.
-enum Refused {
+pub(super) enum Refused {
     Error(Error),
     Append(AppendError),
 }
@@ -295,7 +321,7 @@ impl From<AppendError> for Refused {
 
 impl Road<'_> {
     /// Each partition, and how many bytes go to its segment.
-    fn sizes(&self) -> impl Iterator<Item = (&Arc<Lane>, u64)> {
+    fn sizes(&self) -> impl Iterator<Item = (&Arc<Lane>, u64)> + Clone {
         let bytes = self.split.parts.iter().map(|part| (BATCH_PREFIX_LEN + part.payload_len) as u64);
         self.lanes.iter().copied().zip(bytes)
     }
@@ -308,18 +334,9 @@ impl Road<'_> {
     }
 
     fn appends(&self) -> SmallVec<[Append<'_>; 1]> {
-        let appends = self.split.parts.iter().zip(&self.lanes).map(|(part, lane)| Append {
-            partition: &lane.partition,
-            payload: &part.payload,
-            payload_len: part.payload_len,
-            record_count: part.walked.record_count,
-            max_timestamp_ms: part.walked.max_timestamp_ms,
-            timestamps_missing: part.walked.timestamps_missing,
-            records_crc32: part.crc32,
-            attributes: part.attributes,
-            expected_next_offset: self.request.expected_next_offset,
-        });
-        appends.collect()
+        let expected = self.request.expected_next_offset;
+        let appends = self.split.parts.iter().zip(&self.lanes);
+        appends.map(|(part, lane)| part.append(&lane.partition, expected)).collect()
     }
 
     /// All or nothing where it must be: with an id, and at fsync when several partitions are touched.
@@ -328,10 +345,6 @@ impl Road<'_> {
         let own = self.lanes.iter().map(|lane| lane.partition.level()).max();
         let several = self.lanes.len() > 1 && Some(Level::Fsync) == own.max(Some(level));
         Mode { level, atomic: self.request.once.is_some() || several }
-    }
-
-    fn partition(&self, batch: usize) -> u32 {
-        self.split.parts.get(batch).map_or(0, |part| part.partition)
     }
 
     fn produced(&self, receipt: &Receipt) -> Produced {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{Broker, Error, RETRY_SOON, catalog::Topic};
 use crate::{
-    storage::{AppendError, Change, Class, CommitError, NoRoom, Room},
+    storage::{AppendError, Change, Class, CommitError, NoRoom, PartitionKey, Room},
     sync::Arc,
 };
 
@@ -72,13 +72,9 @@ impl Broker {
     pub(super) fn enqueue(&self, room: Room, changes: Vec<Change>) -> Result<u64, Error> {
         self.storage.submit(room, changes).map_err(|error| match error {
             AppendError::DiskFull => Error::DiskFull { retry_delay: super::RETRY_FULL },
-            AppendError::Unsettled { key } => Error::PartitionFenced {
-                topic: self
-                    .catalog
-                    .name_of(key.topic)
-                    .map_or_else(|| key.topic.to_string(), |name| name.to_string()),
-                partition: key.partition,
-            },
+            AppendError::Unsettled { key } => {
+                Error::PartitionFenced { topic: self.name_of(key), partition: key.partition }
+            }
             _ => Error::ShuttingDown { retry_delay: RETRY_SOON },
         })
     }
@@ -123,6 +119,11 @@ impl Broker {
             topic.settle();
         }
         Ok(())
+    }
+
+    /// What a partition's topic is called, or its id if it has no name any more.
+    pub(super) fn name_of(&self, key: PartitionKey) -> String {
+        self.catalog.name_of(key.topic).map_or_else(|| key.topic.to_string(), |name| name.to_string())
     }
 
     pub(super) fn topic_not_found(&self, name: &str) -> Error {

@@ -4,7 +4,7 @@
 //!             front (is it gRPC? deadline, Principal, counts)
 //!               |
 //!          Door: a request is ...
-//!            |-- hot (Produce, ProduceStream, Fetch, Subscribe) --> raw: frames in, frames out
+//!            |-- hot (Produce, Fetch and their kind) ----------------> raw: frames in, frames out
 //!            |-- of a service of ours ---------------------------> generated services
 //!            `-- health, reflection -----------------------------> generated services, also while recovering
 //! ```

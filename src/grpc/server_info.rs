@@ -10,7 +10,7 @@ use crate::broker::Health;
 /// Number of the one node.
 pub(super) const NODE: u32 = 0;
 /// What works here beyond the calls that every server has.
-const FEATURES: [&str; 3] = ["produce_stream", "request_id", "subscribe"];
+const FEATURES: [&str; 4] = ["append_and_commit", "produce_stream", "request_id", "subscribe"];
 
 #[tonic::async_trait]
 impl ServerService for Services {
@@ -45,6 +45,7 @@ impl ServerService for Services {
                 max_response_bytes: limits.max_response_bytes,
                 max_wait_ms: limits.max_wait_ms,
                 max_positions: limits.max_positions,
+                max_outputs: limits.max_outputs,
             }),
         }))
     }

@@ -135,7 +135,9 @@ pub(crate) fn verdict(error: &Error) -> Verdict {
         Error::CommitBackwards { topic, partition, requested, committed } => {
             new(Code::Aborted).place(topic, *partition).with("requested", requested).with("actual", committed)
         }
-        Error::RequestIdReused { request_id } => new(Code::AlreadyExists).with("request_id", request_id),
+        Error::RequestIdReused { request_id } => {
+            new(Code::InvalidArgument).field("request_id").with("request_id", request_id)
+        }
         Error::DiskFull { retry_delay } | Error::Throttled { retry_delay } => {
             new(Code::ResourceExhausted).retry(*retry_delay)
         }

@@ -77,7 +77,7 @@ async fn a_request_id_with_another_body_is_refused() {
     let request = |value| v1::ProduceRequest { request_id: "id".into(), ..produce("t", &[value]) };
     site.producer().produce(request("a")).await.unwrap();
     let status = produce_refused(&site, request("b")).await;
-    check(&status, Code::AlreadyExists, "REQUEST_ID_REUSED", "new id");
+    check(&status, Code::InvalidArgument, "REQUEST_ID_REUSED", "new id");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | publish many records | [`Client::producer`]: batches, back-pressure, an ack for each |
 //! | publish a few, safely repeated | [`Client::produce`] |
+//! | read, process, write: each step once | [`Client::step`], [`Client::append_and_commit`] |
 //! | read on and on | [`Client::subscribe`]: resumes by itself |
 //! | read once | [`Client::fetch`] |
 //! | keep a group's place | [`Client::commit`], [`Client::offsets`] |
@@ -42,7 +43,7 @@ pub use client::{Client, ClientOptions};
 pub use endpoint::DEFAULT_PORT;
 pub use error::{Code, Error, Result, reason};
 pub use producer::{
-    Ack, NewRecord, OnOutcome, Outcome, Placed, ProduceOptions, Producer, ProducerOptions, RequestId,
+    Ack, NewRecord, OnOutcome, Outcome, Placed, ProduceOptions, Producer, ProducerOptions, RequestId, Step,
     TrySendError,
 };
 pub use reader::{

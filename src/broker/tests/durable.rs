@@ -127,6 +127,22 @@ async fn a_duplicate_waits_for_the_first() {
 }
 
 #[tokio::test]
+async fn a_step_is_told_of_once_all_of_it_is_on_disk() {
+    let house = house().await;
+    let step = || steps::step("s", None, vec![steps::plain("t", 0, &["a"])]);
+    let (broker, one) = (Arc::clone(&house.broker), step());
+    let first = Started::new(async move { broker.append_and_commit(one).await }).await;
+    let (broker, one) = (Arc::clone(&house.broker), step());
+    let same = Started::new(async move { broker.append_and_commit(one).await }).await;
+    assert!(house.fetch(vec![at("t", 0, Start::Offset(0))]).await.unwrap().slices[0].is_empty());
+    assert!(house.crashed().values("t", 0).await.is_empty());
+    house.commit();
+    assert!(!first.answer().await.unwrap().duplicate);
+    assert!(same.answer().await.unwrap().duplicate);
+    assert_eq!(house.crashed().values("t", 0).await, numbered(0, &["a"]));
+}
+
+#[tokio::test]
 async fn commits_and_what_is_read_of_them_wait() {
     let house = house().await;
     let broker = Arc::clone(&house.broker);

@@ -4,6 +4,7 @@ mod commits;
 mod durable;
 mod produce;
 mod reads;
+mod steps;
 mod storm;
 mod subscribe;
 mod topics;

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, time::Duration};
 
-use annals_client::{Client, NewRecord, ProduceOptions, RequestId};
+use annals_client::{Client, NewRecord, ProduceOptions, RequestId, v1};
 use clap::Args;
 use tokio::sync::mpsc;
 
@@ -54,6 +54,10 @@ pub(super) struct Unary {
     /// at every level, and remembered
     #[arg(long)]
     request_ids: bool,
+    /// Each call is a step of a pipeline: a record to each of so many partitions and the position of a group that reads one
+    /// of them, all or nothing (AppendAndCommit)
+    #[arg(long, value_name = "N", conflicts_with = "request_ids", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    outputs: Option<u32>,
     #[command(flatten)]
     topic: TopicArgs,
     #[command(flatten)]
@@ -85,12 +89,21 @@ pub(super) async fn run(args: &Unary, session: &mut Session) -> Result<Exit, Fai
         many(args.connections, "connection"),
         many(args.topic.partitions, "partition"),
         super::level(args.topic.durability),
-        if args.request_ids { ", with request ids" } else { "" },
+        aside(args),
         args.rate
             .map(|rate| format!(", {} calls/s", grouped(i64::try_from(rate).unwrap_or(i64::MAX))))
             .unwrap_or_default()
     );
     report::print(session, "unary", &settings, &runs)
+}
+
+/// What a call is beside a record.
+fn aside(args: &Unary) -> String {
+    match args.outputs {
+        None if args.request_ids => ", with request ids".to_owned(),
+        None => String::new(),
+        Some(outputs) => format!(", steps of {} and a position", many(outputs, "output")),
+    }
 }
 
 /// What every caller knows.
@@ -105,11 +118,17 @@ struct Calls {
     latencies: Shared,
     stop: Arc<AtomicBool>,
     request_ids: bool,
+    outputs: Option<u32>,
     /// Times at which calls are meant; without them a call is meant when the one before is answered.
     tickets: Option<Arc<tokio::sync::Mutex<mpsc::Receiver<Duration>>>>,
 }
 
 async fn once(args: &Unary, session: &mut Session) -> Result<(Observed, Latencies), Failure> {
+    if args.outputs.is_some_and(|outputs| outputs > args.topic.partitions) {
+        return Err(Failure::usage(
+            "--outputs: each goes to a partition of its own; give --partitions as many",
+        ));
+    }
     let topic = session.topic(args.topic).await?;
     let clients = session.connect_all(args.connections.min(args.in_flight)).await?;
     let (stop, mut tasks) = (Stop::default(), Tasks::new());
@@ -138,11 +157,13 @@ async fn once(args: &Unary, session: &mut Session) -> Result<(Observed, Latencie
         latencies: Latencies::shared(),
         stop: stop.flag(),
         request_ids: args.request_ids,
+        outputs: args.outputs,
         tickets,
     };
     for (caller, client) in (0..args.in_flight).zip(clients.iter().cycle()) {
         let payload = Payload::new(&*session.clock, args.record_bytes, args.in_flight);
-        tasks.spawn(call(client.clone(), calls.clone(), caller, payload));
+        let caller = Caller { client: client.clone(), number: caller, next_offset: None };
+        tasks.spawn(call(caller, calls.clone(), payload));
     }
     let progress = Progress::bytes(None);
     let bounds = Bounds { warmup: args.common.warmup, duration: args.common.duration, volume: u64::MAX };
@@ -158,9 +179,8 @@ async fn once(args: &Unary, session: &mut Session) -> Result<(Observed, Latencie
 }
 
 /// One call after the other, to one partition after the other.
-async fn call(client: Client, calls: Calls, caller: u32, mut payload: Payload) -> Result<(), Failure> {
-    let mut partition = caller % calls.partitions;
-    let request_id = if calls.request_ids { RequestId::Fresh } else { RequestId::Without };
+async fn call(mut caller: Caller, calls: Calls, mut payload: Payload) -> Result<(), Failure> {
+    let mut partition = caller.number % calls.partitions;
     while !calls.stop.load(Ordering::Relaxed) {
         let intended = match &calls.tickets {
             None => calls.clock.monotonic(),
@@ -170,8 +190,10 @@ async fn call(client: Client, calls: Calls, caller: u32, mut payload: Payload) -
             },
         };
         let value = payload.next();
-        let options = ProduceOptions { partition: Some(partition), request_id, ..ProduceOptions::default() };
-        client.produce(&calls.topic, &[NewRecord::new(value)], options).await?;
+        match calls.outputs {
+            None => caller.produce(&calls, partition, value).await?,
+            Some(outputs) => caller.step(&calls, partition, outputs, value).await?,
+        }
         if (calls.begin..calls.end).contains(&intended) {
             calls.latencies.lock().record(intended, calls.clock.monotonic());
         }
@@ -180,4 +202,42 @@ async fn call(client: Client, calls: Calls, caller: u32, mut payload: Payload) -
         partition = (partition + 1) % calls.partitions;
     }
     Ok(())
+}
+
+/// One of those that call.
+struct Caller {
+    client: Client,
+    number: u32,
+    /// Of partition 0: up to where its group has read, and where it will have once the next step is done.
+    next_offset: Option<(i64, i64)>,
+}
+
+impl Caller {
+    async fn produce(&self, calls: &Calls, partition: u32, value: &[u8]) -> Result<(), Failure> {
+        let request_id = if calls.request_ids { RequestId::Fresh } else { RequestId::Without };
+        let options = ProduceOptions { partition: Some(partition), request_id, ..ProduceOptions::default() };
+        self.client.produce(&calls.topic, &[NewRecord::new(value)], options).await?;
+        Ok(())
+    }
+
+    /// A step that has read what the one before it wrote.
+    async fn step(&mut self, calls: &Calls, from: u32, outputs: u32, value: &[u8]) -> Result<(), Failure> {
+        let mut step = self.client.step();
+        for partition in (0..outputs).map(|n| (from + n) % calls.partitions) {
+            step.push(&calls.topic, &NewRecord::new(value).partition(partition))?;
+        }
+        let (expected, next_offset) = self.next_offset.unwrap_or_default();
+        let position = v1::CommitPosition {
+            topic: calls.topic.clone(),
+            next_offset,
+            expected_offset: Some(expected),
+            ..v1::CommitPosition::default()
+        };
+        step.commit(&format!("{}-{}", calls.topic, self.number), position);
+        let done = self.client.append_and_commit(step).await?;
+        let read = done.appends.iter().find(|append| append.partition == 0);
+        let read = read.map_or(next_offset, |append| append.base_offset + i64::from(append.record_count));
+        self.next_offset = Some((next_offset, read));
+        Ok(())
+    }
 }

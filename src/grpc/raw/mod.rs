@@ -1,4 +1,4 @@
-//! The hot calls: Produce, ProduceStream, Fetch and Subscribe, without a decoder or an encoder in the way.
+//! The hot calls: Produce, ProduceStream, AppendAndCommit, Fetch and Subscribe, without a decoder or an encoder in the way.
 //!
 //! They stand beside the generated services and answer exactly as those would (`twin` compares the two), but the
 //! records in a request stay in the frames in which they came until they are in a file, and the records of an answer
@@ -14,7 +14,7 @@
 //! | `message` | gRPC messages out of frames; limits |
 //! | `budget` | bounds the memory for requests |
 //! | `encode`, `ack` | messages into frames; the answer to a produce |
-//! | `produce`, `produce_stream`, `fetch`, `subscribe` | one call each |
+//! | `produce`, `produce_stream`, `step`, `fetch`, `subscribe` | one call each |
 
 mod ack;
 pub(crate) mod budget;
@@ -23,6 +23,7 @@ mod fetch;
 pub(crate) mod message;
 mod produce;
 mod produce_stream;
+mod step;
 mod subscribe;
 
 use std::{future::Future, time::Duration};
@@ -62,6 +63,8 @@ pub(crate) enum Hot {
     Produce,
     /// `ProducerService/ProduceStream`.
     ProduceStream,
+    /// `ProducerService/AppendAndCommit`.
+    AppendAndCommit,
     /// `ConsumerService/Fetch`.
     Fetch,
     /// `ConsumerService/Subscribe`.
@@ -74,6 +77,7 @@ impl Hot {
         match path {
             "/annals.v1.ProducerService/Produce" => Some(Self::Produce),
             "/annals.v1.ProducerService/ProduceStream" => Some(Self::ProduceStream),
+            "/annals.v1.ProducerService/AppendAndCommit" => Some(Self::AppendAndCommit),
             "/annals.v1.ConsumerService/Fetch" => Some(Self::Fetch),
             "/annals.v1.ConsumerService/Subscribe" => Some(Self::Subscribe),
             _ => None,
@@ -141,6 +145,7 @@ impl Raw {
         let answered = match hot {
             Hot::Produce => produce::serve(&self, call).await,
             Hot::ProduceStream => return produce_stream::serve(self, call),
+            Hot::AppendAndCommit => step::serve(&self, call).await,
             Hot::Fetch => fetch::serve(&self, call).await,
             Hot::Subscribe => subscribe::serve(&self, call).await,
         };

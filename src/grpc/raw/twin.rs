@@ -36,6 +36,7 @@ use crate::{
 
 const PRODUCE: &str = "/annals.v1.ProducerService/Produce";
 const STREAM: &str = "/annals.v1.ProducerService/ProduceStream";
+const STEP: &str = "/annals.v1.ProducerService/AppendAndCommit";
 const FETCH: &str = "/annals.v1.ConsumerService/Fetch";
 const SUBSCRIBE: &str = "/annals.v1.ConsumerService/Subscribe";
 /// How long a subscription may be silent before it has said everything, and how long anything may take.
@@ -222,7 +223,7 @@ fn both_doors_know_no_other_methods_and_nothing_but_grpc() {
         for path in ["/annals.v1.ProducerService/OpenProducer", "/annals.v1.NoService/Fetch", "/"] {
             assert!(pair.compare(&call(path, &[])).await);
         }
-        for path in [PRODUCE, STREAM, FETCH, SUBSCRIBE] {
+        for path in [PRODUCE, STREAM, STEP, FETCH, SUBSCRIBE] {
             for encoding in ["gzip", "deflate", "zstd"] {
                 assert!(pair.compare(&call(path, &[("grpc-encoding", encoding)])).await);
             }

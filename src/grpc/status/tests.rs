@@ -40,7 +40,7 @@ fn errors() -> Vec<(Error, Code)> {
             Code::Aborted,
         ),
         (Error::CommitBackwards { topic: topic(), partition: 1, requested: 1, committed: 5 }, Code::Aborted),
-        (Error::RequestIdReused { request_id: "r".into() }, Code::AlreadyExists),
+        (Error::RequestIdReused { request_id: "r".into() }, Code::InvalidArgument),
         (Error::DiskFull { retry_delay }, Code::ResourceExhausted),
         (Error::Throttled { retry_delay }, Code::ResourceExhausted),
         (Error::PartitionFenced { topic: topic(), partition: 1 }, Code::FailedPrecondition),

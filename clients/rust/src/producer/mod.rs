@@ -18,6 +18,7 @@ mod driver;
 mod options;
 pub(crate) mod request;
 mod state;
+mod step;
 mod unary;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 
 pub use ack::{Ack, Placed};
 pub use options::{NewRecord, OnOutcome, Outcome, ProducerOptions};
+pub use step::Step;
 pub use unary::{ProduceOptions, RequestId};
 
 use crate::{

@@ -73,7 +73,7 @@ impl Client {
         let body = self
             .call(repeat, |channel| {
                 let message = message.clone();
-                async move { call(Grpc::new(channel), message).await }
+                async move { call(Grpc::new(channel), PATH, message).await }
             })
             .await
             .map_err(|error| if known { error } else { judged(error) })?;
@@ -125,12 +125,13 @@ fn judged(error: Error) -> Error {
     if certain { error } else { Error::outcome_unknown(&error) }
 }
 
-async fn call(
+pub(super) async fn call(
     mut grpc: Grpc<tonic::transport::Channel>,
+    path: PathAndQuery,
     message: RawMessage,
 ) -> Result<Response<Bytes>, Status> {
     grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-    grpc.unary(Request::new(message), PATH, RawCodec).await
+    grpc.unary(Request::new(message), path, RawCodec).await
 }
 
 /// What no server would take.

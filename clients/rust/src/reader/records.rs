@@ -84,6 +84,13 @@ impl Records {
         }
     }
 
+    /// What to give to [`Step::commit`](crate::Step::commit) once all of this is processed: the group has to stand where this
+    /// read began.
+    pub fn processed(&self) -> v1::CommitPosition {
+        let expected_offset = Some(self.start_offset());
+        v1::CommitPosition { expected_offset, ..self.commit_position(self.next_offset()) }
+    }
+
     /// The batches, in offset order, each checked against its checksums and unpacked if it was packed.
     pub fn batches(&self) -> impl Iterator<Item = Result<Batch>> + '_ {
         self.slice.batches().map(|batch| {

@@ -199,6 +199,33 @@ impl ProducerService for Fake {
         }
     }
 
+    async fn append_and_commit(
+        &self,
+        request: Request<v1::AppendAndCommitRequest>,
+    ) -> Reply<v1::AppendAndCommitResponse> {
+        let request = request.into_inner();
+        let step = self.next_step();
+        if let Some(Step::Refuse(code, reason)) = step {
+            return Err(refusal(code, reason));
+        }
+        let mut answer = v1::AppendAndCommitResponse::default();
+        for (index, output) in request.outputs.into_iter().enumerate() {
+            let stored = self.store(&v1::ProduceRequest {
+                topic: output.topic,
+                partition: output.partition,
+                records: output.records,
+                request_id: format!("{}-{index}", request.request_id),
+                ..Default::default()
+            });
+            answer.duplicate |= stored.duplicate;
+            answer.appends.extend(stored.appends);
+        }
+        if let Some(Step::StoreAndBreak) = step {
+            return Err(Status::unavailable("broken"));
+        }
+        Ok(Response::new(answer))
+    }
+
     type ProduceStreamStream = Out<v1::ProduceStreamResponse>;
 
     async fn produce_stream(

@@ -189,6 +189,20 @@ async fn a_single_request_is_repeated_by_its_id_and_stored_once() {
 }
 
 #[tokio::test]
+async fn a_step_is_repeated_by_its_id_and_done_once() {
+    let refuse = Step::Refuse(Code::ResourceExhausted, "THROTTLED");
+    let fake = Fake::new(2, [refuse, Step::StoreAndBreak]);
+    let client = client(&fake).await;
+    let mut step = client.step();
+    step.push("t", &NewRecord::new("a").partition(0)).unwrap();
+    step.push("t", &NewRecord::new("b").partition(1)).unwrap();
+    let done = client.append_and_commit(step).await.unwrap();
+    assert!(done.duplicate);
+    assert_eq!(done.appends.len(), 2);
+    assert_eq!((fake.values(0), fake.values(1)), (vec!["a".to_owned()], vec!["b".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_request_without_an_id_is_not_repeated_once_it_may_be_stored() {
     let fake = Fake::new(1, [Step::StoreAndBreak]);
     let client = client(&fake).await;

@@ -11,7 +11,7 @@ use prost::Message;
 use tonic::Status;
 use tower::Service;
 
-use super::{super::Hot, FETCH, PRODUCE, Reading, STREAM, SUBSCRIBE};
+use super::{super::Hot, FETCH, PRODUCE, Reading, STEP, STREAM, SUBSCRIBE};
 use crate::grpc::answer::Answer;
 
 /// A request's body: frames that are there.
@@ -152,6 +152,7 @@ impl Asked {
             all &= match Hot::of(self.path) {
                 Some(Hot::Produce) => same::<v1::ProduceRequest>(message),
                 Some(Hot::ProduceStream) => same::<v1::ProduceStreamRequest>(message),
+                Some(Hot::AppendAndCommit) => same::<v1::AppendAndCommitRequest>(message),
                 Some(Hot::Fetch) => same::<v1::FetchRequest>(message),
                 Some(Hot::Subscribe) => same::<v1::SubscribeRequest>(message),
                 None => true,
@@ -168,6 +169,7 @@ impl Asked {
         match Hot::of(self.path) {
             Some(Hot::Produce) => shown::<v1::ProduceResponse>(message),
             Some(Hot::ProduceStream) => shown::<v1::ProduceStreamResponse>(message),
+            Some(Hot::AppendAndCommit) => shown::<v1::AppendAndCommitResponse>(message),
             Some(Hot::Fetch) => shown::<v1::FetchResponse>(message),
             Some(Hot::Subscribe) => shown::<v1::SubscribeResponse>(message),
             None => panic!("{} has no answer", self.path),
@@ -237,6 +239,29 @@ fn a_produce() -> impl Strategy<Value = v1::ProduceRequest> {
     )
 }
 
+fn a_step() -> impl Strategy<Value = v1::AppendAndCommitRequest> {
+    let output = (a_topic(), option::of(0_u32..9), rarely(any::<u32>()), some(a_record(), 4)).prop_map(
+        |(topic, partition, records_crc32, records)| v1::Output { topic, partition, records_crc32, records },
+    );
+    let offset = (a_topic(), 0_u32..9, 0_i64..3, option::weighted(0.97, 0_i64..2)).prop_map(
+        |(topic, partition, next_offset, expected_offset)| v1::CommitPosition {
+            topic,
+            partition,
+            next_offset,
+            expected_offset,
+            ..Default::default()
+        },
+    );
+    let id = prop_oneof![12 => "[a-z]{6}", 3 => "[rs]", 1 => Just(String::new())];
+    (id, prop_oneof![9 => "[gh]", 1 => Just(String::new())], vec(offset, 0..3), vec(output, 0..4)).prop_map(
+        |(request_id, group, offsets, outputs)| {
+            let group =
+                if offsets.is_empty() && !request_id.starts_with('z') { String::new() } else { group };
+            v1::AppendAndCommitRequest { request_id, group, offsets, outputs }
+        },
+    )
+}
+
 fn a_position() -> impl Strategy<Value = v1::FetchPosition> {
     let start = prop_oneof![
         6 => (0_i64..12).prop_map(Start::Offset),
@@ -280,6 +305,7 @@ fn a_call() -> impl Strategy<Value = (&'static str, Vec<Vec<u8>>)> {
     prop_oneof![
         6 => a_produce().prop_map(|asked| (PRODUCE, vec![asked.encode_to_vec()])),
         3 => vec(streamed, 0..6).prop_map(|asked| (STREAM, asked)),
+        3 => a_step().prop_map(|asked| (STEP, vec![asked.encode_to_vec()])),
         6 => a_fetch().prop_map(|asked| (FETCH, vec![asked.encode_to_vec()])),
         1 => subscribe.prop_map(|asked| (SUBSCRIBE, vec![asked.encode_to_vec()])),
     ]

@@ -19,7 +19,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming, service::Routes};
 use tower::Service;
 
-use super::super::{Hot, MAX_SMALL_REQUEST, produce::malformed};
+use super::super::{Hot, MAX_SMALL_REQUEST, produce::malformed, step};
 use crate::{
     broker::{self, Broker, Principal, SubEvent},
     grpc::{Answering, answer::Answer, convert, front::Call, generated, refusal::Refusal},
@@ -50,6 +50,18 @@ impl ProducerService for Naive {
         request: tonic::Request<v1::ProduceRequest>,
     ) -> Result<tonic::Response<v1::ProduceResponse>, Status> {
         Ok(tonic::Response::new(self.store(request.get_ref()).await?))
+    }
+
+    async fn append_and_commit(
+        &self,
+        request: tonic::Request<v1::AppendAndCommitRequest>,
+    ) -> Result<tonic::Response<v1::AppendAndCommitResponse>, Status> {
+        let bytes = Bytes::from(request.get_ref().encode_to_vec());
+        let scanned = request::scan_step(&[bytes]).map_err(malformed)?;
+        let step = step::step(scanned, Principal::anonymous())?;
+        let v1::ProduceResponse { appends, duplicate } =
+            produced(&self.0.append_and_commit(step).await.map_err(Refusal::from)?);
+        Ok(tonic::Response::new(v1::AppendAndCommitResponse { appends, duplicate }))
     }
 
     async fn produce_stream(
@@ -192,7 +204,9 @@ where
 
     fn call(&mut self, mut call: Call<B>) -> Answering {
         let limit = match Hot::of(call.request.uri().path()) {
-            Some(Hot::Produce | Hot::ProduceStream) => annals_wire::limits::MAX_REQUEST_BYTES,
+            Some(Hot::Produce | Hot::ProduceStream | Hot::AppendAndCommit) => {
+                annals_wire::limits::MAX_REQUEST_BYTES
+            }
             Some(Hot::Fetch | Hot::Subscribe) | None => MAX_SMALL_REQUEST,
         };
         call.timeout = None; // streams have none, and no call here comes near its own
