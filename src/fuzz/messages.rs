@@ -1,7 +1,7 @@
 //! Requests and answers that carry records: what is scanned in place, held against the generated decoders.
 
 use annals_wire::{
-    request::{Payload, ScanError, ScanReason, ScannedProduce, scan, scan_stream},
+    request::{Payload, ScanError, ScanReason, ScannedProduce, ScannedStep, scan, scan_step, scan_stream},
     slice::{Batch, FetchBody, Slice, Subscribed},
     v1::{self, subscribe_response::Event},
     walk::{WalkRules, walk},
@@ -94,6 +94,59 @@ fn read(scanned: &ScannedProduce) -> (String, Option<Bytes>) {
     };
     let scanned = ScannedProduce { payload: Payload::None, ..scanned.clone() };
     (format!("{scanned:?}"), payload)
+}
+
+/// The body of a read-process-write step.
+pub(super) fn step_request(input: &[u8]) -> bool {
+    let whole = scan_step(&[Bytes::copy_from_slice(input)]);
+    let cut = scan_step(&pieces(input));
+    let stock = v1::AppendAndCommitRequest::decode(input);
+    let scanned = match (whole, cut) {
+        (Ok(whole), Ok(cut)) => {
+            assert_eq!(read_step(&whole), read_step(&cut), "in pieces");
+            whole
+        }
+        (Err(whole), Err(cut)) => {
+            assert_eq!(whole.reason, cut.reason, "in pieces");
+            assert!(
+                stock.is_err() || matches!(whole.reason, ScanReason::TooMany(..)),
+                "{whole}, but {stock:?}"
+            );
+            return false;
+        }
+        (whole, cut) => panic!("{whole:?}, but in pieces {cut:?}"),
+    };
+    let Ok(stock) = stock else {
+        let poisoned = scanned.outputs.iter().any(|output| {
+            walk(&output.records, &WalkRules { max_run_bytes: usize::MAX, ..WalkRules::STORED }).is_err()
+        });
+        assert!(poisoned, "only the stock decoder refused it");
+        return false;
+    };
+    assert_eq!(
+        (&scanned.request_id, &scanned.group, &scanned.offsets),
+        (&stock.request_id, &stock.group, &stock.offsets)
+    );
+    assert_eq!(scanned.outputs.len(), stock.outputs.len());
+    for (scanned, stock) in scanned.outputs.iter().zip(stock.outputs) {
+        let records =
+            v1::RecordBatch::decode(scanned.records.to_bytes()).expect("they decode as a whole").records;
+        let (topic, partition) = (scanned.topic.clone(), scanned.partition);
+        assert_eq!(v1::Output { topic, partition, records_crc32: scanned.records_crc32, records }, stock);
+    }
+    true
+}
+
+/// Everything of a scanned step that can be compared.
+fn read_step(scanned: &ScannedStep) -> (String, Vec<Bytes>) {
+    let outputs = scanned.outputs.iter().map(|output| {
+        (
+            format!("{:?} {:?} {:?}", output.topic, output.partition, output.records_crc32),
+            output.records.to_bytes(),
+        )
+    });
+    let (heads, runs): (Vec<_>, Vec<_>) = outputs.unzip();
+    (format!("{:?} {:?} {:?} {heads:?}", scanned.request_id, scanned.group, scanned.offsets), runs)
 }
 
 /// The body of a fetch's answer, as a client reads it.

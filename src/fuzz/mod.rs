@@ -74,6 +74,7 @@ pub static TARGETS: &[Target] = &[
     target("names", wire::names),
     target("produce_request", messages::produce_request),
     target("produce_stream_request", messages::produce_stream_request),
+    target("step_request", messages::step_request),
     Target { memory: 10 * MIB, ..target("fetch_response", messages::fetch_response) },
     Target { memory: 10 * MIB, ..target("subscribe_response", messages::subscribe_response) },
     target("requests", grpc::fuzz::requests),

@@ -5,6 +5,7 @@
 //! inputs that once failed.
 
 mod internal;
+mod steps;
 
 use std::{fs, path::Path};
 
@@ -64,6 +65,7 @@ pub(super) fn of(target: &Target) -> Vec<Seed> {
             let wrap = |(name, bytes): Seed| (name, [delimited(1, &bytes)].concat());
             produce_requests().into_iter().map(wrap).collect()
         }
+        "step_request" => steps::steps(),
         "fetch_response" => named([("slices", fetched()), ("nothing", Vec::new())]),
         "subscribe_response" => subscribed(),
         "requests" => requests(),

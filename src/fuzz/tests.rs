@@ -103,6 +103,7 @@ targets!(
     names,
     produce_request,
     produce_stream_request,
+    step_request,
     fetch_response,
     subscribe_response,
     requests,
