@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!            +-- Topics    names, ids, settings
-//!   entry -> +-- Groups    what each group has committed, by topic id
+//!   entry -> +-- Groups    what each group has committed, by topic id; its settings, its members and what they own
 //!            +-- Requests  what requests with an id were answered
 //! ```
 //!
@@ -32,7 +32,10 @@ mod tests;
 use annals_wire::internal::{self, state_entry::Body, state_image::Part};
 use prost::Message as _;
 
-pub use groups::{Committed, Group, Groups};
+pub use groups::{
+    Committed, Group, GroupEvent, GroupSettings, GroupStart, Groups, Member, Membership, Owned, Subscription,
+    TopicView, decide, given_keys, keys,
+};
 pub use requests::{Done, RequestKey, Requests};
 pub use topics::{Settings, Topic, Topics};
 
@@ -43,7 +46,7 @@ use crate::storage::{Machine, PartitionKey, Section};
 pub struct State {
     /// Names, ids, settings.
     pub topics: Topics,
-    /// What each group has committed.
+    /// What each group has committed, its settings and its members.
     pub groups: Groups,
     /// What requests with an id were answered.
     pub requests: Requests,

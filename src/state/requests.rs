@@ -102,7 +102,9 @@ impl Requests {
             | Body::TopicChanged(_)
             | Body::TopicDeleted(_)
             | Body::OffsetsCommitted(_)
-            | Body::GroupDeleted(_) => {}
+            | Body::GroupDeleted(_)
+            | Body::GroupConfigured(_)
+            | Body::GroupMoved(_) => {}
         }
     }
 

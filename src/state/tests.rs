@@ -3,15 +3,18 @@
 use annals_wire::{
     ids::TopicId,
     internal::{
-        self, BatchDone, GroupDeleted, GroupPosition, OffsetsCommitted, ProduceDone, RequestDone,
-        TopicChanged, TopicDeleted, request_done, state_entry::Body,
+        self, BatchDone, GroupConfigured, GroupDeleted, GroupMoved, GroupPosition, OffsetsCommitted,
+        ProduceDone, RequestDone, TopicChanged, TopicDeleted, request_done, state_entry::Body,
     },
 };
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::{RequestKey, Settings, State, requests, write_entry};
+use super::{
+    GroupEvent, GroupSettings, Member, RequestKey, Settings, State, Subscription, TopicView, decide,
+    requests, write_entry,
+};
 use crate::{
     storage::{Level, Machine, PartitionKey, Section},
     sync::Arc,
@@ -150,6 +153,30 @@ fn commits_beyond_a_shortened_log_are_lowered_once_and_by_entries() {
     assert_eq!(state.lower_commits(&|_| None), Vec::<Vec<u8>>::new(), "unknown partitions are left alone");
 }
 
+#[test]
+fn settings_keep_a_group_and_members_leave_none_behind() {
+    let settings = GroupSettings { session_timeout_ms: 1_500, ends: vec![], ..GroupSettings::default() };
+    let configured = GroupConfigured { group: "set".into(), settings: Some(settings.to_entry()) };
+    let mut bodies = vec![created(1, "a", 2), Body::GroupConfigured(configured)];
+    let mut state = applied(&bodies);
+    assert_eq!(*state.groups.get("set").unwrap().settings(), settings);
+    let mut step = |state: &mut State, c| {
+        bodies.push(Body::GroupMoved(moved(state, "g", c).unwrap()));
+        *state = applied(&bodies);
+    };
+    step(&mut state, 2); // `o` joins
+    let before = state.groups.membership("g");
+    assert_eq!(before.owned.len(), 2);
+    step(&mut state, 8); // and leaves
+    assert!(state.groups.get("g").is_none(), "nothing is left of it");
+    step(&mut state, 2);
+    let after = state.groups.membership("g");
+    let epochs = |membership: &super::Membership| {
+        membership.owned.values().map(|owned| owned.epoch).collect::<Vec<_>>()
+    };
+    assert!(epochs(&after).iter().min() > epochs(&before).iter().max(), "no epoch comes again");
+}
+
 fn key(principal: &str, id: &str) -> RequestKey {
     RequestKey { principal: Arc::from(principal), id: Arc::from(id) }
 }
@@ -209,7 +236,7 @@ fn fit(op: (u8, u8, u8, u8), state: &State, next_id: &mut u8) -> Option<Body> {
     let name = ["a", "b", "c", "d"][usize::from(a % 4)];
     let topic = state.topics.get(name);
     let group = ["g", "h", "i"][usize::from(b % 3)];
-    Some(match kind % 8 {
+    Some(match kind % 11 {
         0 | 1 if topic.is_none() => {
             *next_id += 1;
             created(*next_id, name, u32::from(b % 4) + 1)
@@ -227,8 +254,39 @@ fn fit(op: (u8, u8, u8, u8), state: &State, next_id: &mut u8) -> Option<Body> {
             committed(group, vec![position])
         }
         6 => Body::GroupDeleted(GroupDeleted { group: group.into() }),
+        7 => {
+            let settings = GroupSettings { ttl_ms: u64::from(c), ..GroupSettings::default() };
+            Body::GroupConfigured(GroupConfigured {
+                group: group.into(),
+                settings: Some(settings.to_entry()),
+            })
+        }
+        8 | 9 => Body::GroupMoved(moved(state, group, c)?),
         _ => done(name, group, i64::from(c) * 100_000),
     })
+}
+
+/// A member comes or goes, or hands over what it was asked for.
+fn moved(state: &State, group: &str, c: u8) -> Option<GroupMoved> {
+    let view = |topic: &Arc<super::Topic>| (topic.name.to_string(), topic.id, topic.settings.partitions);
+    let topics: Vec<_> = state.topics.iter().map(view).collect();
+    let views: Vec<_> = topics
+        .iter()
+        .map(|(name, id, partitions)| TopicView { name, id: *id, partitions: *partitions })
+        .collect();
+    let membership = state.groups.membership(group);
+    let asked: Vec<_> =
+        membership.owned.iter().filter(|(_, owned)| owned.revoking).map(|(key, _)| *key).collect();
+    let id = ["m", "n", "o"][usize::from(c % 3)];
+    let event = match c % 4 {
+        0 => GroupEvent::Gone { id },
+        1 => GroupEvent::Released { keys: &asked },
+        _ => {
+            let subscription = Subscription { topics: vec![Arc::from("a")], prefix: Some(Arc::from("b")) };
+            GroupEvent::Join { id, member: Member { name: Arc::from(id), subscription } }
+        }
+    };
+    decide(group, &membership, &views, &event)
 }
 
 /// A section of each part, captured at the states after `at` entries.

@@ -166,7 +166,11 @@ impl Topics {
                 let topic = self.take(topic_id(&entry.topic_id)?)?;
                 self.names.remove(&topic.id);
             }
-            Body::OffsetsCommitted(_) | Body::GroupDeleted(_) | Body::RequestDone(_) => {}
+            Body::OffsetsCommitted(_)
+            | Body::GroupDeleted(_)
+            | Body::GroupConfigured(_)
+            | Body::GroupMoved(_)
+            | Body::RequestDone(_) => {}
         }
         self.number = number;
         Ok(())

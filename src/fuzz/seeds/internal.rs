@@ -139,6 +139,43 @@ fn committed() -> internal::OffsetsCommitted {
     internal::OffsetsCommitted { group: "billing".into(), positions: vec![position] }
 }
 
+fn group_settings() -> internal::GroupSettings {
+    internal::GroupSettings {
+        start: 2,
+        heartbeat_interval_ms: 500,
+        session_timeout_ms: 1500,
+        revoke_timeout_ms: 1000,
+        ends: committed().positions,
+        ..Default::default()
+    }
+}
+
+fn group_moved() -> internal::GroupMoved {
+    let member = internal::GroupMember {
+        member_id: "m1".into(),
+        name: "billing-a".into(),
+        topics: vec!["orders".into()],
+        topic_prefix: Some("shop.".into()),
+    };
+    let partitions = internal::GroupPartitions { topic_id: topic_id(), partitions: vec![1] };
+    let assigned = internal::GroupAssigned {
+        member_id: "m1".into(),
+        topic_id: topic_id(),
+        partitions: vec![0, 1],
+        epochs: vec![3, 4],
+    };
+    internal::GroupMoved {
+        group: "billing".into(),
+        generation: 2,
+        next_epoch: 5,
+        left: vec!["m0".into()],
+        joined: vec![member],
+        released: vec![partitions.clone()],
+        revoking: vec![partitions],
+        assigned: vec![assigned],
+    }
+}
+
 fn request_done(time_ms: i64) -> internal::RequestDone {
     let batch = internal::BatchDone { partition: 3, base_offset: 7, record_count: 2, ..Default::default() };
     let produced = internal::ProduceDone { topic_id: topic_id(), batches: vec![batch], ..Default::default() };
@@ -161,6 +198,11 @@ pub(super) fn state_frame() -> internal::Frame {
         state(Kind::OffsetsCommitted(committed())),
         state(Kind::RequestDone(request_done(20))),
         state(Kind::RequestDone(request_done(21))),
+        state(Kind::GroupConfigured(internal::GroupConfigured {
+            group: "billing".into(),
+            settings: Some(group_settings()),
+        })),
+        state(Kind::GroupMoved(group_moved())),
         state(Kind::GroupDeleted(internal::GroupDeleted { group: "billing".into() })),
         state(Kind::OffsetsCommitted(committed())),
         state(Kind::TopicDeleted(internal::TopicDeleted { topic_id: topic_id() })),
@@ -170,11 +212,16 @@ pub(super) fn state_frame() -> internal::Frame {
 
 pub(super) fn state_images() -> Vec<internal::StateImage> {
     let topic = internal::TopicImage { number: 4, topic: Some(topic_created()) };
-    let group = internal::GroupImage { number: 5, group: Some(committed()) };
+    let group = internal::GroupImage {
+        number: 5,
+        group: Some(committed()),
+        settings: Some(group_settings()),
+        members: Some(group_moved()),
+    };
     let requests = (20..23).map(|time| internal::RequestImage { number: 6, done: Some(request_done(time)) });
     let parts = [
         Part::Topics(internal::TopicsImage { topics: vec![topic] }),
-        Part::Groups(internal::GroupsImage { groups: vec![group] }),
+        Part::Groups(internal::GroupsImage { groups: vec![group], first_epoch: 3 }),
         Part::Requests(internal::RequestsImage { latest_ms: 22, requests: requests.collect() }),
     ];
     parts.map(|part| internal::StateImage { may_ignore: false, part: Some(part) }).into()

@@ -418,7 +418,10 @@ impl Run<'_> {
                     Body::TopicCreated(_) | Body::TopicChanged(_) => self.outcome.cut_creations += 1,
                     Body::TopicDeleted(_) => self.outcome.cut_deletions += 1,
                     Body::OffsetsCommitted(_) => self.outcome.cut_commits += 1,
-                    Body::GroupDeleted(_) | Body::RequestDone(_) => {}
+                    Body::GroupDeleted(_)
+                    | Body::GroupConfigured(_)
+                    | Body::GroupMoved(_)
+                    | Body::RequestDone(_) => {}
                 }
             }
         }

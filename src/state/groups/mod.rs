@@ -1,8 +1,25 @@
-//! Groups: what each has committed, by topic id and partition.
+//! Groups: what each has committed, by topic id and partition; its settings; its members and what they own.
 //!
-//! Invariants: a group holds at least one position, else it is not there; `positions` is the sum over all groups.
-//! Whether a commit is allowed (not beyond the log's end, not backwards) is the broker's to decide; an entry sets
-//! what it says.
+//! Invariants: a group holds a position, a member or settings, else it is not there; `positions` is the sum over all groups;
+//! what `membership` says. Whether a commit is allowed (not beyond the log's end, not backwards, not by a stranger) is the
+//! broker's to decide; an entry sets what it says.
+//!
+//! | file | what |
+//! |---|---|
+//! | `settings` | settings |
+//! | `membership` | members, and who owns what |
+//! | `coordinator` | who is to own what: (group, topics, event) -> the entry that makes it so |
+//! | `balance` | the arithmetic of that |
+
+mod balance;
+mod coordinator;
+mod membership;
+mod settings;
+
+#[cfg(test)]
+mod scripts;
+#[cfg(test)]
+mod walks;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +31,10 @@ use annals_wire::{
     internal::{self, state_entry::Body},
 };
 use bytes::Bytes;
+
+pub use coordinator::{GroupEvent, TopicView, decide};
+pub use membership::{Member, Membership, Owned, Subscription, given_keys, keys};
+pub use settings::{GroupSettings, GroupStart};
 
 use super::{Frozen, FrozenPart, topics::topic_id};
 use crate::{storage::PartitionKey, sync::Arc};
@@ -38,6 +59,10 @@ pub struct Group {
     pub number: u64,
     /// What it has committed.
     pub positions: BTreeMap<PartitionKey, Committed>,
+    /// Its settings, if any were ever set.
+    pub settings: Option<Arc<GroupSettings>>,
+    /// Who is there.
+    pub membership: Membership,
 }
 
 /// All groups.
@@ -46,10 +71,16 @@ pub struct Groups {
     number: u64,
     by_name: BTreeMap<Arc<str>, Arc<Group>>,
     positions: usize,
+    /// Above every assignment epoch of groups that are no more.
+    first_epoch: u32,
 }
 
 /// What an image is written from.
-pub(super) type FrozenGroups = Vec<(Arc<str>, Arc<Group>)>;
+#[derive(Debug)]
+pub(super) struct FrozenGroups {
+    groups: Vec<(Arc<str>, Arc<Group>)>,
+    first_epoch: u32,
+}
 
 impl Group {
     /// What it has committed in a topic.
@@ -57,6 +88,15 @@ impl Group {
         let first = PartitionKey { topic, partition: 0 };
         let last = PartitionKey { topic, partition: u32::MAX };
         self.positions.range(first..=last)
+    }
+
+    /// Settings in force.
+    pub fn settings(&self) -> Arc<GroupSettings> {
+        self.settings.clone().unwrap_or_default()
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.positions.is_empty() && self.settings.is_none() && self.membership.members.is_empty()
     }
 }
 
@@ -69,6 +109,12 @@ impl Groups {
     /// By name.
     pub fn get(&self, name: &str) -> Option<&Arc<Group>> {
         self.by_name.get(name)
+    }
+
+    /// Members of a group and what they own; of a group that is not there, what it would begin with.
+    pub fn membership(&self, name: &str) -> Membership {
+        let unknown = || Membership { next_epoch: self.first_epoch, ..Membership::default() };
+        self.get(name).map_or_else(unknown, |group| group.membership.clone())
     }
 
     /// Those with names above `after` that start with `prefix`, in order of name.
@@ -106,10 +152,25 @@ impl Groups {
             return;
         }
         match body {
-            Body::OffsetsCommitted(entry) => self.commit(number, entry),
+            Body::OffsetsCommitted(entry) => {
+                let positions: Vec<_> = entry.positions.iter().filter_map(position_of).collect();
+                if !positions.is_empty() {
+                    self.change(number, &entry.group, |group| group.positions.extend(positions));
+                }
+            }
+            Body::GroupConfigured(entry) => {
+                if let Some(settings) = &entry.settings {
+                    let settings = Arc::new(GroupSettings::from_entry(settings));
+                    self.change(number, &entry.group, |group| group.settings = Some(settings));
+                }
+            }
+            Body::GroupMoved(entry) => {
+                self.change(number, &entry.group, |group| group.membership.apply(entry));
+            }
             Body::GroupDeleted(entry) => {
                 if let Some(group) = self.by_name.remove(entry.group.as_str()) {
                     self.positions -= group.positions.len();
+                    self.first_epoch = self.first_epoch.max(group.membership.next_epoch);
                 }
             }
             Body::TopicDeleted(entry) => {
@@ -122,30 +183,42 @@ impl Groups {
         self.number = number;
     }
 
-    fn commit(&mut self, number: u64, entry: &internal::OffsetsCommitted) {
-        let mut positions = entry.positions.iter().filter_map(position).peekable();
-        if positions.peek().is_none() {
-            return;
+    /// Changes a group, which is made if it is new and removed if nothing is left of it.
+    fn change(&mut self, number: u64, name: &str, change: impl FnOnce(&mut Group)) {
+        if !self.by_name.contains_key(name) {
+            self.by_name.insert(Arc::from(name), Arc::default());
         }
-        let group = self.by_name.entry(Arc::from(entry.group.as_str())).or_default();
+        let Some(group) = self.by_name.get_mut(name) else { return };
         let group = Arc::make_mut(group);
         let before = group.positions.len();
         group.number = number;
-        group.positions.extend(positions);
-        self.positions += group.positions.len() - before;
+        change(group);
+        self.positions = self.positions + group.positions.len() - before;
+        if group.holds_nothing() {
+            self.first_epoch = self.first_epoch.max(group.membership.next_epoch);
+            self.by_name.remove(name);
+        }
     }
 
     fn forget_topic(&mut self, number: u64, id: TopicId) {
         let mut forgotten = 0;
+        let first_epoch = &mut self.first_epoch;
         self.by_name.retain(|_, group| {
-            if group.of_topic(id).next().is_some() {
+            let first = PartitionKey { topic: id, partition: 0 };
+            let owned = group.membership.owned.range(first..).next().is_some_and(|(key, _)| key.topic == id);
+            if owned || group.of_topic(id).next().is_some() {
                 let group = Arc::make_mut(group);
                 let before = group.positions.len();
                 group.positions.retain(|key, _| key.topic != id);
+                group.membership.forget_topic(id);
                 group.number = number;
                 forgotten += before - group.positions.len();
             }
-            !group.positions.is_empty()
+            let stays = !group.holds_nothing();
+            if !stays {
+                *first_epoch = group.membership.next_epoch.max(*first_epoch);
+            }
+            stays
         });
         self.positions -= forgotten;
     }
@@ -180,14 +253,20 @@ impl Groups {
     /// As it is now.
     pub fn freeze(&self) -> Frozen {
         let groups = self.by_name.iter().map(|(name, group)| (Arc::clone(name), Arc::clone(group)));
-        Frozen { number: self.number, part: FrozenPart::Groups(groups.collect()) }
+        let frozen = FrozenGroups { groups: groups.collect(), first_epoch: self.first_epoch };
+        Frozen { number: self.number, part: FrozenPart::Groups(frozen) }
     }
 
     pub(super) fn thaw(number: u64, image: internal::GroupsImage) -> Result<Self, String> {
-        let mut groups = Self { number, ..Self::default() };
+        let mut groups = Self { number, first_epoch: image.first_epoch, ..Self::default() };
         for image in image.groups {
             let entry = image.group.ok_or("a group's image without the group")?;
-            groups.commit(image.number, &entry);
+            groups.change(image.number, &entry.group, |group| {
+                group.positions.extend(entry.positions.iter().filter_map(position_of));
+                group.settings =
+                    image.settings.as_ref().map(|entry| Arc::new(GroupSettings::from_entry(entry)));
+                group.membership = image.members.as_ref().map(Membership::thaw).unwrap_or_default();
+            });
         }
         Ok(groups)
     }
@@ -197,14 +276,15 @@ impl Groups {
     pub(crate) fn check(&self) {
         assert_eq!(self.by_name.values().map(|group| group.positions.len()).sum::<usize>(), self.positions);
         for (name, group) in &self.by_name {
-            assert!(!group.positions.is_empty(), "group {name} holds nothing");
+            assert!(!group.holds_nothing(), "group {name} holds nothing");
+            group.membership.check();
             assert!(group.number <= self.number, "group {name} is newer than {}", self.number);
         }
     }
 }
 
 /// What an entry says of a position. An id that is none is not one of ours: nothing can be committed under it.
-fn position(entry: &internal::GroupPosition) -> Option<(PartitionKey, Committed)> {
+fn position_of(entry: &internal::GroupPosition) -> Option<(PartitionKey, Committed)> {
     let key = PartitionKey { topic: topic_id(&entry.topic_id).ok()?, partition: entry.partition };
     let committed = Committed {
         next_offset: entry.next_offset,
@@ -213,6 +293,12 @@ fn position(entry: &internal::GroupPosition) -> Option<(PartitionKey, Committed)
         metadata: entry.metadata.clone(),
     };
     Some((key, committed))
+}
+
+/// A bare position as entries have it.
+fn position_entry(key: PartitionKey, next_offset: i64) -> internal::GroupPosition {
+    let topic_id = Bytes::copy_from_slice(key.topic.as_bytes());
+    internal::GroupPosition { topic_id, partition: key.partition, next_offset, ..Default::default() }
 }
 
 fn to_entry(key: PartitionKey, committed: &Committed) -> internal::GroupPosition {
@@ -246,6 +332,11 @@ pub(super) fn image(groups: &FrozenGroups) -> internal::GroupsImage {
             group: name.to_string(),
             positions: group.positions.iter().map(|(key, committed)| to_entry(*key, committed)).collect(),
         }),
+        settings: group.settings.as_ref().map(|settings| settings.to_entry()),
+        members: (group.membership != Membership::default()).then(|| group.membership.image(name)),
     };
-    internal::GroupsImage { groups: groups.iter().map(image).collect() }
+    internal::GroupsImage {
+        groups: groups.groups.iter().map(image).collect(),
+        first_epoch: groups.first_epoch,
+    }
 }
