@@ -185,6 +185,11 @@ const ROWS: &[Row] = &[
     row(FrameMagicKnown, &["R14"], frames_in_records),
     row(DamageTakenForTail, &["R10"], |plan| flips(plan, "journal/")),
     row(FrameSplitsRequest, LOSS, any),
+    row(EntriesApart, LOSS, |plan| {
+        flushes_fail(plan);
+        plan.often.group = 12;
+        plan.lives = 8;
+    }),
     row(ExtentBeforeFlush, LOSS, any),
     row(PastUnflushed, LOSS, |plan| {
         plan.topics = one_topic(Level::Os, 2, 4096);
@@ -244,6 +249,7 @@ const ROWS: &[Row] = &[
     }),
     row(SnapshotNumberTooHigh, LOSS, |plan| plan.often.snapshot = 5),
     row(SnapshotNameUnflushed, &["R1", "R5", "R10", "R11", "R14"], any),
+    row(AnswersForgotten, &["R5", "R8"], |plan| plan.often.group = 6),
     row(RootBeforeJournal, LOSS, any),
     row(EpochNotBumped, &["R4"], any),
     row(NoSnapshotAtStart, &["R11"], any),

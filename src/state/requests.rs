@@ -14,7 +14,10 @@ use annals_wire::internal::{self, state_entry::Body};
 use prost::Message as _;
 
 use super::{Frozen, FrozenPart};
-use crate::sync::Arc;
+use crate::{
+    storage::mutant::{Mutant, planted},
+    sync::Arc,
+};
 
 /// Ids of a principal that are kept whatever their age.
 pub(crate) const KEPT: usize = 10_000;
@@ -74,6 +77,11 @@ impl Requests {
         let number = *self.by_key.get(key)?;
         let done = Arc::clone(self.order.get(&number)?);
         Some(Done { number, done })
+    }
+
+    /// All that are known, by the numbers of their entries.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &internal::RequestDone)> {
+        self.order.iter().map(|(number, done)| (*number, &**done))
     }
 
     /// How many are known.
@@ -169,7 +177,10 @@ impl Requests {
     pub(super) fn thaw(number: u64, image: internal::RequestsImage) -> Self {
         let mut requests = Self { number, latest_ms: image.latest_ms, ..Self::default() };
         for image in image.requests {
-            if let Some(done) = image.done {
+            if let Some(mut done) = image.done {
+                if planted(Mutant::AnswersForgotten) {
+                    done.result = None;
+                }
                 requests.insert(image.number, Arc::new(done));
             }
         }

@@ -60,6 +60,9 @@ pub(crate) enum Mutant {
     DamageTakenForTail,
     /// A frame is split within a request. Half a group happens.
     FrameSplitsRequest,
+    /// The entries of an atomic append are a request of their own. A step's records are there and its offsets are not, or the
+    /// other way round.
+    EntriesApart,
 
     // Segments: what the journal says of them is true.
     /// An extent is entered before its segment is flushed.
@@ -115,6 +118,9 @@ pub(crate) enum Mutant {
     SnapshotNumberTooHigh,
     /// A snapshot's name is not flushed before the ring behind the one before it is used again.
     SnapshotNameUnflushed,
+
+    /// What requests were answered is not in the image of the state, only that they were. A retry gets no answer.
+    AnswersForgotten,
 
     // Recovery.
     /// The directory is called made before its journal is.

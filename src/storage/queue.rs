@@ -8,7 +8,13 @@ use std::sync::Arc;
 use annals_wire::{ids::TopicId, internal::entry::Body};
 use smallvec::SmallVec;
 
-use super::{frame::BatchBytes, partition::Partition, room::Room, segment::Segment};
+use super::{
+    frame::BatchBytes,
+    mutant::{Mutant, planted},
+    partition::Partition,
+    room::Room,
+    segment::Segment,
+};
 use crate::sync::{Condvar, Mutex};
 
 /// Something the commit cycle makes durable.
@@ -145,7 +151,10 @@ impl Queue {
         }
         inner.next_number += work.len() as u64;
         let was_empty = inner.items.is_empty();
+        let (work, apart) = apart(work);
+        let second = first + work.len() as u64;
         inner.items.push(Item { first, work, _room: room });
+        inner.items.extend(apart.map(|work| Item { first: second, work, _room: None }));
         drop(inner);
         if was_empty {
             self.ready.notify_one();
@@ -185,4 +194,10 @@ impl Queue {
             self.ready.wait_for(&mut inner, at_most);
         }
     }
+}
+/// An item's work is one item: nothing of it happens without the rest. See [`Mutant::EntriesApart`].
+fn apart(mut work: Works) -> (Works, Option<Works>) {
+    let entries = work.iter().position(|work| matches!(work, Work::Entry(_))).filter(|at| *at > 0);
+    let apart = entries.filter(|_| planted(Mutant::EntriesApart)).map(|at| work.drain(at..).collect());
+    (work, apart)
 }

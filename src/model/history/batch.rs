@@ -2,6 +2,7 @@
 
 use annals_wire::{
     header::{Attributes, BatchHeader},
+    internal::{BatchDone, ProduceDone},
     v1,
 };
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use prost::Message;
 use super::hostile;
 use crate::{
     model::{oracle::Batch, plan::Values, rng::Rng},
-    storage::{Append, Mode, Partition},
+    storage::{Append, Appended, Mode, Partition},
     sync::Arc,
 };
 
@@ -90,6 +91,21 @@ impl Draft {
             attributes: Attributes(0),
             expected_next_offset: None,
         }
+    }
+
+    /// What is kept of it in the entry of a step.
+    pub(super) fn done(&self, appended: &Appended) -> ProduceDone {
+        let key = self.partition.key();
+        let batch = BatchDone {
+            partition: key.partition,
+            base_offset: appended.base_offset,
+            record_count: self.records,
+            leader_epoch: appended.leader_epoch,
+            append_time_ms: appended.append_time_ms,
+            durability: appended.level.number(),
+        };
+        let topic_id = Bytes::copy_from_slice(key.topic.as_bytes());
+        ProduceDone { topic_id, batches: vec![batch], ..ProduceDone::default() }
     }
 
     /// The batch as it must lie there. The model's wall clock does not go back, so the append time is the present.

@@ -1,6 +1,6 @@
 //! A life of the broker: its steps, in any order, each watched by the oracle.
 
-use annals_wire::internal::state_entry::Body;
+use annals_wire::internal::{RequestDone, StepDone, request_done, state_entry::Body};
 
 use super::{Doing, Run, batch::Draft};
 use crate::{
@@ -299,16 +299,20 @@ impl Run<'_> {
             .map(|to| Draft::new(&mut self.rng, Arc::clone(to), values, &mut self.records, now_ms))
             .collect();
         let with_entries = with_entries.unwrap_or_else(|| mode.atomic && !self.rng.one_in(4));
+        // A read-process-write step: outputs, input offsets, and what is answered.
         let offsets = if with_entries { self.offsets(life) } else { None };
-        let (id, bodies) = match offsets {
-            Some(offsets) => {
-                let (id, done) = self.request();
-                (Some(id), vec![offsets, done])
-            }
-            None => (None, Vec::new()),
+        let step = offsets.map(|offsets| (offsets, self.request()));
+        let id = step.as_ref().map(|(_, done)| done.0);
+        let mut bodies = Vec::new();
+        let mut entries = |appended: &[Appended]| {
+            bodies = step
+                .iter()
+                .flat_map(|(offsets, done)| [offsets.clone(), answered(done, &drafts, appended)])
+                .collect();
+            bodies.iter().map(|body| write_entry(body.clone())).collect()
         };
         life.doing = Doing::Append;
-        let receipt = match try_append(&life.storage, &drafts, mode, &bodies) {
+        let receipt = match try_append(&life.storage, &drafts, mode, &mut entries) {
             Ok(receipt) => receipt,
             Err(refused) => {
                 self.note(|| format!("append {mode:?}: {refused:?}"));
@@ -428,20 +432,28 @@ impl Run<'_> {
     }
 }
 
+/// What a step is answered, also when it is asked again.
+fn answered(done: &(u64, RequestDone), drafts: &[Draft], appended: &[Appended]) -> Body {
+    let outputs = drafts.iter().zip(appended).map(|(draft, appended)| draft.done(appended)).collect();
+    Body::RequestDone(RequestDone {
+        result: Some(request_done::Result::Step(StepDone { outputs })),
+        ..done.1.clone()
+    })
+}
+
 pub(super) fn try_append(
     storage: &Arc<Storage>,
     drafts: &[Draft],
     mode: Mode,
-    bodies: &[Body],
+    entries: &mut dyn FnMut(&[Appended]) -> Vec<Vec<u8>>,
 ) -> Result<Receipt, Refused> {
     let appends: Vec<_> = drafts.iter().map(Draft::append).collect();
     let batches = drafts.iter().map(|draft| draft.stored_len() + 512).sum::<u64>();
     let mut tries = 0;
     loop {
         let room = storage.reserve(batches + 8192, Class::Data).map_err(Refused::NoRoom)?;
-        let mut entries = |_: &[Appended]| bodies.iter().map(|body| write_entry(body.clone())).collect();
         tries += 1;
-        match storage.append(room, &appends, mode, &mut entries) {
+        match storage.append(room, &appends, mode, entries) {
             Err(AppendError::NotPrepared { batch }) if tries < 8 => {
                 let draft = drafts.get(batch).expect("one of those that were given");
                 storage.prepare(&draft.partition, draft.stored_len()).map_err(Refused::Error)?;

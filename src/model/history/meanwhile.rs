@@ -31,8 +31,10 @@ impl Run<'_> {
         let draft = Draft::new(&mut self.rng, to, self.plan.values, &mut self.records, now_ms);
         let (draft, receipt) = (Arc::new(draft), Arc::new(Mutex::new(None)));
         let (storage, theirs, told) = (Arc::clone(&life.storage), Arc::clone(&draft), Arc::clone(&receipt));
-        let append =
-            move || *told.lock() = try_append(&storage, std::slice::from_ref(&*theirs), mode, &[]).ok();
+        let append = move || {
+            *told.lock() =
+                try_append(&storage, std::slice::from_ref(&*theirs), mode, &mut |_| Vec::new()).ok();
+        };
         self.disk.during_flush(self.rng.next() % 3, Box::new(append));
         Some(Somebody { mode, draft, receipt })
     }

@@ -161,7 +161,7 @@ impl Run<'_> {
     }
 
     /// The answer of a request, by whose id recovery is asked whether its item is there.
-    pub(super) fn request(&mut self) -> (u64, Body) {
+    pub(super) fn request(&mut self) -> (u64, RequestDone) {
         self.requests += 1;
         let done = RequestDone {
             principal: PRINCIPAL.into(),
@@ -170,14 +170,14 @@ impl Run<'_> {
             digest: Bytes::new(),
             result: None,
         };
-        (self.requests, Body::RequestDone(done))
+        (self.requests, done)
     }
 
     /// Enqueues a change with its entry and its answer, and applies them.
     fn submit(&mut self, life: &mut Life, change: Option<Change>, body: Body) {
         let Ok(room) = life.storage.reserve(8192 + 1024, Class::Control) else { return };
         let (id, done) = self.request();
-        let entries = [body, done];
+        let entries = [body, Body::RequestDone(done)];
         let touches = match &change {
             Some(Change::Declare { topic, .. }) => life.storage.partitions(topic),
             Some(Change::Remove { .. } | Change::State(_)) | None => Vec::new(),

@@ -115,7 +115,10 @@ pub(in crate::model) fn same_state(wanted: &State, found: &State) -> Result<(), 
             wanted.as_ref().map(|group| &group.positions) == found.as_ref().map(|group| &group.positions);
         check(same, || format!("R5: group {name}: {found:?}, not {wanted:?}"))?;
     }
-    check(wanted.requests.len() == found.requests.len(), || {
-        format!("R5: {} request ids, not {}", found.requests.len(), wanted.requests.len())
+    check(wanted.requests.iter().eq(found.requests.iter()), || {
+        let requests = |state: &State| {
+            state.requests.iter().map(|(number, done)| format!("{number}: {done:?}")).collect::<Vec<_>>()
+        };
+        format!("R5: requests were answered {:?}, not {:?}", requests(found), requests(wanted))
     })
 }

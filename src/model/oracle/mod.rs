@@ -6,7 +6,7 @@
 //! | R2 | what is there is a prefix of what was attempted on this timeline: no phantom, gap, reorder | [`logs`] |
 //! | R3 | nothing was ever shown to a reader that is not there now; no read goes beyond the high watermark | [`logs`], [`watch`] |
 //! | R4 | epoch, log start and next offset do not go back | [`logs`], [`Oracle::judge`] |
-//! | R5 | committed offsets, topics and request ids are those of the entries found, which hold all acked ones | [`entries`] |
+//! | R5 | committed offsets, topics, request ids and what they were answered are those of the entries found, which hold all acked ones | [`entries`] |
 //! | R7 | look-ups by offset and by time are what a scan of everything finds | [`watch`] |
 //! | R8 | a second recovery changes nothing | `history::start` |
 //! | R9 | after a fence or a failed journal nothing is acked or shown | [`watch`] |
