@@ -86,6 +86,7 @@ fn read(broker: &Broker, partition: u32) -> Result<i64, String> {
         max_bytes: 0,
         accept_codecs: CodecSet::default(),
         skip_damaged: false,
+        filter: None,
     };
     let fetched = runtime.block_on(broker.fetch(call)).map_err(|error| error.reason().to_owned())?;
     Ok(fetched.slices.first().map_or(0, |slice| slice.next_offset))

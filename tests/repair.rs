@@ -144,6 +144,7 @@ fn ends(broker: &Broker, topic: &str) -> Vec<Result<i64, String>> {
                 max_bytes: 0,
                 accept_codecs: CodecSet::default(),
                 skip_damaged: false,
+                filter: None,
             };
             let fetched =
                 runtime().block_on(broker.fetch(call)).map_err(|error| error.reason().to_owned())?;

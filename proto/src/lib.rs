@@ -21,7 +21,7 @@
 //! | [`walk`](mod@walk) | checks every record of a run, in place |
 //! | [`builder`] | encodes a run, for clients |
 //! | [`slice`](mod@slice) | reads and writes fetch bodies |
-//! | [`trim`], [`compress`] | what may change in a batch between disk and wire |
+//! | [`trim`], [`pick`], [`compress`] | what may change in a batch between disk and wire |
 //! | [`murmur2`] | which partition a key belongs to |
 //!
 //! Nothing here does I/O, reads a clock, or panics on any input.
@@ -36,6 +36,7 @@ pub mod ids;
 pub mod limits;
 pub mod murmur2;
 pub mod names;
+pub mod pick;
 pub mod request;
 pub mod segment;
 pub mod slice;

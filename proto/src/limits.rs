@@ -55,6 +55,10 @@ pub const MAX_OUTPUTS: usize = 1024;
 pub const MAX_WAIT_MS: u32 = 30_000;
 /// Silence after which a stream carries a heartbeat.
 pub const HEARTBEAT_INTERVAL_MS: u32 = 10_000;
+/// Most bytes of all conditions of a filter together.
+pub const MAX_FILTER_BYTES: usize = 4 * KIB;
+/// Most headers and event types of a filter together.
+pub const MAX_FILTER_CONDITIONS: usize = 64;
 /// Most partitions of one topic.
 pub const MAX_PARTITIONS: u32 = 1024;
 /// Topics or groups on a page unless asked otherwise.

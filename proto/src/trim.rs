@@ -118,7 +118,7 @@ pub fn trim(
     Ok(Trimmed { header, prefix, skip })
 }
 
-fn plain(header: &BatchHeader) -> Result<(), TrimError> {
+pub(crate) fn plain(header: &BatchHeader) -> Result<(), TrimError> {
     let flags = header.attributes;
     let records = flags.payload_kind() == Some(PayloadKind::Records) && !flags.control();
     if records && flags.codec() == Some(Codec::Unspecified) { Ok(()) } else { Err(TrimError::NotPlain) }

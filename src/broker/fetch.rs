@@ -16,6 +16,9 @@ use crate::storage::Runs;
 /// What a slice takes in an answer beside its batches and the topic's name.
 const SLICE_BYTES: usize = 128;
 
+/// Bytes of the log that one fetch holds a filter to, in all its partitions; then it answers with how far it got.
+const LOOK_BYTES: usize = 64 << 20;
+
 /// What a fetch does next: a pure value of what it has, what it wants and what time it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -56,7 +59,9 @@ struct Poll {
     rules: ReadRules,
     budget: usize,
     bytes: usize,
-    /// Waiting would bring nothing more: a partition failed, or the next batch does not fit.
+    /// Bytes that a filter was held to.
+    looked_at: usize,
+    /// Waiting would bring nothing more: a partition failed, the next batch does not fit, or enough was looked at.
     settled: bool,
     topic_gone: bool,
     /// Whether to ask for news where there is nothing.
@@ -75,7 +80,11 @@ impl Broker {
         let resolved = self.resolve(&call.positions).await?;
         let _place = if max_wait.is_zero() { None } else { Some(self.enter_waiting()?) };
         let mut poll = Poll::new(resolved.cursors, self.response_budget(call.max_bytes), !max_wait.is_zero());
-        poll.rules = ReadRules { accept: call.accept_codecs, skip_damaged: call.skip_damaged };
+        poll.rules = ReadRules {
+            accept: call.accept_codecs,
+            skip_damaged: call.skip_damaged,
+            filter: call.filter.clone(),
+        };
         let min_bytes = usize::try_from(call.min_bytes).unwrap_or(usize::MAX).clamp(1, poll.budget);
         let patience = Patience { min_bytes, deadline };
         let mut draining = self.drain.subscribe();
@@ -83,7 +92,7 @@ impl Broker {
         let count = poll.parts.len();
         let first = if count > 1 { self.clock.random_u64() % count as u64 } else { 0 };
         let first = usize::try_from(first).unwrap_or(0);
-        poll.look((first..count).chain(0..first));
+        poll.look((first..count).chain(0..first)).await;
         loop {
             let settled = poll.settled || draining.borrow_and_update().is_some();
             match patience.next(poll.bytes, settled, self.clock.monotonic()) {
@@ -103,7 +112,7 @@ impl Broker {
                         _changed = draining.changed() => {}
                     }
                     let news = poll.registrations.inbox().take();
-                    poll.look(news.into_iter());
+                    poll.look(news.into_iter()).await;
                 }
             }
         }
@@ -135,31 +144,34 @@ impl Poll {
         Self {
             parts,
             registrations: Registrations::default(),
-            rules: ReadRules { accept: super::CodecSet::default(), skip_damaged: false },
+            rules: ReadRules::default(),
             budget: budget.saturating_sub(framing).max(1),
             bytes: 0,
+            looked_at: 0,
             settled,
             topic_gone: false,
             waits,
         }
     }
 
-    /// Reads these partitions as far as there is room.
-    fn look(&mut self, indexes: impl Iterator<Item = usize>) {
+    /// Reads these partitions as far as there is room. A filter can make that long: others get their turn in between.
+    async fn look(&mut self, indexes: impl Iterator<Item = usize>) {
         for index in indexes {
-            self.look_at(index);
+            while self.look_once(index) {
+                if self.rules.filter.is_some() {
+                    tokio::task::yield_now().await;
+                }
+            }
         }
-    }
-
-    fn look_at(&mut self, index: usize) {
-        while self.look_once(index) {}
     }
 
     /// Reads on in a partition; false = there is nothing more to read in it, or no room for it.
     fn look_once(&mut self, index: usize) -> bool {
         let Some(part) = self.parts.get_mut(index) else { return false };
         let Part::Reading { cursor, slice } = part else { return false };
-        let left = self.budget.saturating_sub(self.bytes);
+        let enough = self.looked_at >= LOOK_BYTES;
+        let left = if enough { 0 } else { self.budget.saturating_sub(self.bytes) };
+        self.settled |= enough;
         if left == 0 && slice.is_some() {
             return false;
         }
@@ -167,7 +179,7 @@ impl Poll {
         let found = match left {
             // No room, but it still says where it stands.
             0 => standing(&cursor.topic, &cursor.lane, cursor.offset),
-            _ => read(&cursor.topic, &cursor.lane, cursor.offset, left, self.rules),
+            _ => read(&cursor.topic, &cursor.lane, cursor.offset, left, &self.rules),
         };
         let found = match found {
             Ok(found) => found,
@@ -191,6 +203,7 @@ impl Poll {
         let moved = found.next_offset > cursor.offset;
         cursor.offset = found.next_offset;
         self.bytes += found.len();
+        self.looked_at += found.looked_at;
         match slice {
             None => *slice = Some(found),
             Some(slice) => extend(slice, found),
@@ -224,6 +237,7 @@ fn extend(slice: &mut Slice, found: Slice) {
     slice.high_watermark = found.high_watermark;
     slice.log_start_offset = found.log_start_offset;
     slice.next_offset = found.next_offset;
+    slice.looked_at += found.looked_at;
     slice.gaps.extend(found.gaps);
     slice.batches.extend(found.batches);
 }

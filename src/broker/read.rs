@@ -13,8 +13,9 @@ use annals_wire::{
 use bytes::Bytes;
 
 use super::{
-    CodecSet, Error, RETRY_SOON, Slice,
+    CodecSet, Error, Filter, RETRY_SOON, Slice,
     catalog::{Lane, Topic},
+    sift::sift,
 };
 use crate::{
     storage::{Gap, Read, ReadError, Runs, is_out_of_files},
@@ -22,14 +23,16 @@ use crate::{
 };
 
 /// How to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ReadRules {
     pub(crate) accept: CodecSet,
     pub(crate) skip_damaged: bool,
+    /// `None` = everything is sent.
+    pub(crate) filter: Option<Arc<Filter>>,
 }
 
 impl CodecSet {
-    fn accepts(self, attributes: Attributes) -> bool {
+    pub(super) fn accepts(self, attributes: Attributes) -> bool {
         match attributes.codec() {
             Some(Codec::Unspecified) => true,
             Some(Codec::Lz4) => self.lz4,
@@ -39,29 +42,44 @@ impl CodecSet {
     }
 }
 
-/// Reads at most `max_bytes`, unless the first batch alone is larger. An empty slice = the offset is the high watermark.
+/// Reads at most `max_bytes`, unless the first batch alone is larger. An empty slice that has not moved = the offset is the
+/// high watermark.
 pub(crate) fn read(
     topic: &Topic,
     lane: &Lane,
     from: i64,
     max_bytes: usize,
-    rules: ReadRules,
+    rules: &ReadRules,
 ) -> Result<Slice, Error> {
-    let failed = |error| read_error(topic, lane, from, error);
-    let mut budget = max_bytes;
-    let mut read = lane.partition.read(from, budget, rules.skip_damaged).map_err(failed)?;
-    merge(&mut read.gaps);
-    while read.gaps.len() > MAX_GAPS_PER_SLICE && budget > 1 {
-        budget /= 8;
-        read = lane.partition.read(from, budget, rules.skip_damaged).map_err(failed)?;
-        merge(&mut read.gaps);
+    if let Some(filter) = &rules.filter {
+        return sift(topic, lane, from, max_bytes, rules, filter);
     }
+    let mut budget = max_bytes;
+    let mut read = stored(lane, from, &mut budget, rules.skip_damaged)
+        .map_err(|error| read_error(topic, lane, from, error))?;
     let mut gaps = std::mem::take(&mut read.gaps);
-    let mut slice = Builder { lane, rules, budget, from, bytes: 0, out: Runs::new() };
+    let mut slice = Builder { lane, accept: rules.accept, budget, from, bytes: 0, out: Runs::new() };
     let next_offset = slice.take(read).map_err(|damage| damage.at(topic, lane))?;
     let batches = slice.out;
     gaps.retain(|gap| gap.first < next_offset);
     Ok(Slice { next_offset, gaps, batches, ..empty(topic, lane, from) })
+}
+
+/// What is stored from an offset on, with no more gaps than a slice can tell; `budget` is lowered until that holds.
+pub(super) fn stored(
+    lane: &Lane,
+    from: i64,
+    budget: &mut usize,
+    skip_damaged: bool,
+) -> Result<Read, ReadError> {
+    let mut read = lane.partition.read(from, *budget, skip_damaged)?;
+    merge(&mut read.gaps);
+    while read.gaps.len() > MAX_GAPS_PER_SLICE && *budget > 1 {
+        *budget /= 8;
+        read = lane.partition.read(from, *budget, skip_damaged)?;
+        merge(&mut read.gaps);
+    }
+    Ok(read)
 }
 
 /// A slice without batches, where nothing is to be read but the reader wants to know where it stands.
@@ -81,7 +99,7 @@ pub(crate) fn standing(topic: &Topic, lane: &Lane, from: i64) -> Result<Slice, E
 }
 
 /// The bounds are taken after what was read: the high watermark never lies below it.
-fn empty(topic: &Topic, lane: &Lane, from: i64) -> Slice {
+pub(super) fn empty(topic: &Topic, lane: &Lane, from: i64) -> Slice {
     let bounds = lane.partition.bounds();
     Slice {
         topic: Arc::clone(topic.name()),
@@ -92,13 +110,14 @@ fn empty(topic: &Topic, lane: &Lane, from: i64) -> Slice {
         next_offset: from,
         start_offset: from,
         leader_epoch: bounds.leader_epoch,
+        looked_at: 0,
         gaps: Vec::new(),
         batches: Runs::new(),
     }
 }
 
 /// Gaps that follow each other are one.
-fn merge(gaps: &mut Vec<Gap>) {
+pub(super) fn merge(gaps: &mut Vec<Gap>) {
     gaps.dedup_by(|next, kept| {
         let follows = kept.reason == next.reason && kept.last.checked_add(1) == Some(next.first);
         if follows {
@@ -110,13 +129,13 @@ fn merge(gaps: &mut Vec<Gap>) {
 
 /// A stored batch that is not what its header says, although its checksums hold.
 #[derive(Debug)]
-struct Damage {
+pub(super) struct Damage {
     first: i64,
     last: i64,
 }
 
 impl Damage {
-    fn at(&self, topic: &Topic, lane: &Lane) -> Error {
+    pub(super) fn at(&self, topic: &Topic, lane: &Lane) -> Error {
         Error::CorruptData {
             topic: topic.name().to_string(),
             partition: lane.partition.key().partition,
@@ -128,7 +147,7 @@ impl Damage {
 
 struct Builder<'a> {
     lane: &'a Lane,
-    rules: ReadRules,
+    accept: CodecSet,
     budget: usize,
     from: i64,
     bytes: usize,
@@ -150,7 +169,7 @@ impl Builder<'_> {
                     self.push(rest);
                     break;
                 }
-                let batch = self.split_batch(&mut rest)?;
+                let batch = split_batch(&mut rest, self.from)?;
                 if !self.batch(&batch, std::mem::take(&mut first))? {
                     return Ok(batch.header.base_offset);
                 }
@@ -164,25 +183,15 @@ impl Builder<'_> {
         self.out.push(bytes);
     }
 
-    /// Cuts the first batch off a run.
-    fn split_batch(&self, run: &mut Bytes) -> Result<Batch, Damage> {
-        let damage = Damage { first: self.from, last: self.from };
-        let Ok(decoded) = header::decode(run) else { return Err(damage) };
-        if decoded.batch_len > run.len() {
-            return Err(damage);
-        }
-        Ok(Batch { header: decoded.header, bytes: run.split_to(decoded.batch_len) })
-    }
-
     /// Takes a batch, cut or unpacked as need be; false = it would be too much.
     fn batch(&mut self, batch: &Batch, cut: bool) -> Result<bool, Damage> {
         let plain = batch.header.attributes.codec() == Some(Codec::Unspecified);
-        let as_it_is = self.rules.accept.accepts(batch.header.attributes) && (plain || !cut);
+        let as_it_is = self.accept.accepts(batch.header.attributes) && (plain || !cut);
         let pieces = match (as_it_is, cut) {
             (true, false) => [batch.bytes.clone(), Bytes::new()],
             (true, true) => self.cut(batch, &batch.header, &batch.payload())?,
             (false, _) => {
-                let unpacked = self.unpacked(batch)?;
+                let unpacked = unpack(self.lane, batch)?;
                 if cut {
                     self.cut(batch, &unpacked.header, &unpacked.payload)?
                 } else {
@@ -198,18 +207,6 @@ impl Builder<'_> {
         Ok(true)
     }
 
-    fn unpacked(&self, batch: &Batch) -> Result<compress::PlainBatch, Damage> {
-        let key = self.lane.partition.key();
-        compress::unpack_batch(
-            &batch.header,
-            &batch.payload(),
-            &key.topic,
-            key.partition,
-            HARD_MAX_BATCH_BYTES,
-        )
-        .map_err(|_| batch.damage())
-    }
-
     fn cut(&self, batch: &Batch, header: &BatchHeader, payload: &Bytes) -> Result<[Bytes; 2], Damage> {
         let key = self.lane.partition.key();
         let trimmed =
@@ -218,18 +215,35 @@ impl Builder<'_> {
     }
 }
 
+/// Cuts the first batch off a run that was read at `from`.
+pub(super) fn split_batch(run: &mut Bytes, from: i64) -> Result<Batch, Damage> {
+    let damage = Damage { first: from, last: from };
+    let Ok(decoded) = header::decode(run) else { return Err(damage) };
+    if decoded.batch_len > run.len() {
+        return Err(damage);
+    }
+    Ok(Batch { header: decoded.header, bytes: run.split_to(decoded.batch_len) })
+}
+
+/// A packed batch as a plain one.
+pub(super) fn unpack(lane: &Lane, batch: &Batch) -> Result<compress::PlainBatch, Damage> {
+    let key = lane.partition.key();
+    compress::unpack_batch(&batch.header, &batch.payload(), &key.topic, key.partition, HARD_MAX_BATCH_BYTES)
+        .map_err(|_| batch.damage())
+}
+
 /// A whole stored batch.
-struct Batch {
-    header: BatchHeader,
-    bytes: Bytes,
+pub(super) struct Batch {
+    pub(super) header: BatchHeader,
+    pub(super) bytes: Bytes,
 }
 
 impl Batch {
-    fn payload(&self) -> Bytes {
+    pub(super) fn payload(&self) -> Bytes {
         self.bytes.slice(BATCH_PREFIX_LEN.min(self.bytes.len())..)
     }
 
-    fn damage(&self) -> Damage {
+    pub(super) fn damage(&self) -> Damage {
         let first = self.header.base_offset;
         Damage { first, last: self.header.last_offset().unwrap_or(first) }
     }

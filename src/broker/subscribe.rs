@@ -18,13 +18,34 @@ use super::{
 };
 use crate::{storage::CommitError, sync::Arc};
 
+/// How often at most a filter that lets nothing through is told to be at work, for each partition.
+const PROGRESS: Duration = Duration::from_millis(250);
+
 /// One partition of a subscription.
 #[derive(Debug)]
 struct Part {
     cursor: Cursor,
+    /// The last slice's `next_offset`; behind the cursor while a filter lets nothing through.
+    told: i64,
+    /// When that was, on the monotonic clock.
+    told_at: Duration,
     /// The reader was told that it has everything, and has not fallen behind since.
     told_caught_up: bool,
     failed: bool,
+}
+
+impl Part {
+    /// Whether it was silent long enough to say how far a filter got.
+    fn is_due(&self, now: Duration) -> bool {
+        now.saturating_sub(self.told_at) >= PROGRESS
+    }
+
+    /// Tells a slice; it begins where the one told before ended.
+    fn tell(&mut self, mut slice: Slice, now: Duration) -> SubEvent {
+        slice.start_offset = std::mem::replace(&mut self.told, slice.next_offset);
+        self.told_at = now;
+        SubEvent::Slice(slice)
+    }
 }
 
 /// A topic that is followed as it grows.
@@ -74,7 +95,11 @@ impl Broker {
             ready: VecDeque::new(),
             failures: VecDeque::new(),
             registrations: Registrations::default(),
-            rules: ReadRules { accept: call.accept_codecs, skip_damaged: call.skip_damaged },
+            rules: ReadRules {
+                accept: call.accept_codecs,
+                skip_damaged: call.skip_damaged,
+                filter: call.filter,
+            },
             max_bytes: self.response_budget(call.max_bytes),
             drain: self.drain.subscribe(),
             told_drain: false,
@@ -101,7 +126,8 @@ impl Broker {
 impl Subscription {
     fn add(&mut self, cursor: Cursor) {
         self.ready.push_back(Look::Part(self.parts.len()));
-        self.parts.push(Part { cursor, told_caught_up: false, failed: false });
+        let (told, told_at) = (cursor.offset, self.broker.clock.monotonic());
+        self.parts.push(Part { cursor, told, told_at, told_caught_up: false, failed: false });
     }
 
     /// What comes next; waits for it. `None` = no partition is left. The future may be dropped and made again.
@@ -119,6 +145,11 @@ impl Subscription {
                 return Some(event);
             }
             if !self.failures.is_empty() {
+                continue;
+            }
+            if !self.ready.is_empty() {
+                // A filter is at work: others get their turn, then it goes on.
+                tokio::task::yield_now().await;
                 continue;
             }
             if self.parts.iter().all(|part| part.failed) {
@@ -160,7 +191,7 @@ impl Subscription {
                     None
                 }
             };
-            if event.is_some() || !self.failures.is_empty() {
+            if event.is_some() || !self.failures.is_empty() || self.rules.filter.is_some() {
                 return event;
             }
         }
@@ -171,7 +202,7 @@ impl Subscription {
         let part = self.parts.get_mut(index).filter(|part| !part.failed)?;
         let cursor = &mut part.cursor;
         let seen = cursor.lane.readers.version();
-        match read(&cursor.topic, &cursor.lane, cursor.offset, self.max_bytes, self.rules) {
+        match read(&cursor.topic, &cursor.lane, cursor.offset, self.max_bytes, &self.rules) {
             Err(error) => {
                 part.failed = true;
                 self.registrations.cancel(part_index(index));
@@ -188,10 +219,20 @@ impl Subscription {
                     part.told_caught_up = false;
                 }
                 self.ready.push_back(Look::Part(index));
-                Some(SubEvent::Slice(slice))
+                let now = self.broker.clock.monotonic();
+                let news = !slice.is_empty() || !slice.gaps.is_empty();
+                (news || part.is_due(now)).then(|| part.tell(slice, now))
             }
             Ok(slice) => {
-                if !self.registrations.wait(part_index(index), &cursor.lane.readers, seen) {
+                let now = self.broker.clock.monotonic();
+                let readers = Arc::clone(&cursor.lane.readers);
+                // Only a filter leaves something untold. How far it got is told before that this is all; later, if it is
+                // too soon, the next heartbeat says it.
+                if part.told < slice.next_offset && (!part.told_caught_up || part.is_due(now)) {
+                    self.ready.push_back(Look::Part(index));
+                    return Some(part.tell(slice, now));
+                }
+                if !self.registrations.wait(part_index(index), &readers, seen) {
                     self.ready.push_back(Look::Part(index));
                 }
                 let first_time = !std::mem::replace(&mut part.told_caught_up, true);

@@ -8,7 +8,7 @@ use annals_wire::{ids::TopicId, request::ScannedProduce};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Error;
+use super::{Error, Filter};
 use crate::{
     storage::{Gap, Level, Runs},
     sync::Arc,
@@ -106,6 +106,8 @@ pub struct Fetch {
     pub accept_codecs: CodecSet,
     /// Step over damage and say so in the gaps.
     pub skip_damaged: bool,
+    /// What to leave out; `None` = nothing.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// A place to read from.
@@ -177,6 +179,8 @@ pub struct Slice {
     pub leader_epoch: u32,
     /// What was stepped over.
     pub gaps: Vec<Gap>,
+    /// Bytes of the log that a filter was held to.
+    pub looked_at: usize,
     /// Field 1 of `LogSlice`, again and again: the pieces in a row are the batches as they lie in the file, the first
     /// trimmed so that it starts at `start_offset`.
     pub batches: Runs,
@@ -216,6 +220,8 @@ pub struct Subscribe {
     pub accept_codecs: CodecSet,
     /// Step over damage and say so in the gaps.
     pub skip_damaged: bool,
+    /// What to leave out; `None` = nothing.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// What a subscription says next.

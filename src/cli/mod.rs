@@ -13,6 +13,7 @@ mod crash_model;
 mod crash_test;
 mod demo;
 mod exit;
+mod filter;
 mod format;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;

@@ -399,16 +399,28 @@ fn requests() -> Vec<Seed> {
         metadata: "note".into(),
         topic_id: Bytes::copy_from_slice(TOPIC.as_bytes()),
     };
+    let filter = v1::Filter {
+        key: Some("k".into()),
+        headers: vec![v1::Header { key: "h".into(), value: Some("v".into()) }],
+        event_types: vec!["made".into()],
+        ..Default::default()
+    };
     let fetch = v1::FetchRequest {
         positions: positions.clone(),
         max_wait_ms: 500,
         min_bytes: 1,
         max_bytes: 1 << 20,
         accept_codecs: vec![1, 2],
+        filter: Some(filter.clone()),
         skip_damaged: true,
     };
-    let subscribe =
-        v1::SubscribeRequest { positions, max_bytes: 9, accept_codecs: vec![2], skip_damaged: false };
+    let subscribe = v1::SubscribeRequest {
+        positions,
+        max_bytes: 9,
+        accept_codecs: vec![2],
+        filter: Some(filter),
+        skip_damaged: false,
+    };
     let create =
         v1::CreateTopicRequest { topic: "orders".into(), config: Some(config), request_id: "r".into() };
     let update =

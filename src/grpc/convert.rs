@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::{refusal::Refusal, status};
 use crate::{
     broker::{
-        self, CodecSet, CommittedOffset, GroupInfo, PartitionFailure, PartitionLeader, Start, TopicInfo,
-        TopicSettings,
+        self, CodecSet, CommittedOffset, Filter, GroupInfo, PartitionFailure, PartitionLeader, Start,
+        TopicInfo, TopicSettings,
     },
     storage::{Gap, GapReason, Level},
+    sync::Arc,
 };
 
 /// Positions of a fetch or a subscription.
@@ -64,7 +65,12 @@ pub(super) fn fetch(asked: v1::FetchRequest, timeout: Option<Duration>) -> Resul
         max_bytes: asked.max_bytes,
         accept_codecs: codecs(&asked.accept_codecs),
         skip_damaged: asked.skip_damaged,
+        filter: filter(asked.filter)?,
     })
+}
+
+fn filter(asked: Option<v1::Filter>) -> Result<Option<Arc<Filter>>, Refusal> {
+    Ok(asked.map(Filter::new).transpose()?.map(Arc::new))
 }
 
 /// How long before its caller's deadline a long poll ends at least.
@@ -77,6 +83,7 @@ pub(super) fn subscribe(asked: v1::SubscribeRequest) -> Result<broker::Subscribe
         max_bytes: asked.max_bytes,
         accept_codecs: codecs(&asked.accept_codecs),
         skip_damaged: asked.skip_damaged,
+        filter: filter(asked.filter)?,
     })
 }
 

@@ -47,6 +47,6 @@ pub use producer::{
     TrySendError,
 };
 pub use reader::{
-    Batch, Event, FetchOptions, Fetched, OnState, PartitionFailure, Position, Reader, ReaderOptions,
+    Batch, Event, FetchOptions, Fetched, Filter, OnState, PartitionFailure, Position, Reader, ReaderOptions,
     ReaderState, RecordRef, Records, Start,
 };

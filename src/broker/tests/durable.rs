@@ -243,6 +243,7 @@ async fn that_a_topic_is_gone_is_told_once_that_is_durable() {
         max_bytes: 0,
         accept_codecs: CodecSet::default(),
         skip_damaged: false,
+        filter: None,
     };
     let mut subscription = house.broker.subscribe(subscribe).await.unwrap();
     assert!(matches!(subscription.next().await, Some(SubEvent::CaughtUp { .. })));
@@ -267,6 +268,7 @@ async fn that_a_topic_has_grown_is_told_once_that_is_durable() {
         max_bytes: 0,
         accept_codecs: CodecSet::default(),
         skip_damaged: false,
+        filter: None,
     };
     let mut subscription = house.broker.subscribe(subscribe).await.unwrap();
     assert!(matches!(subscription.next().await, Some(SubEvent::CaughtUp { partition: 0, .. })));

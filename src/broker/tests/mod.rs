@@ -2,6 +2,7 @@
 
 mod commits;
 mod durable;
+mod filters;
 mod produce;
 mod reads;
 mod steps;
@@ -170,6 +171,7 @@ fn fetch(positions: Vec<Position>) -> Fetch {
         max_bytes: 0,
         accept_codecs: CodecSet { lz4: true, zstd: true },
         skip_damaged: false,
+        filter: None,
     }
 }
 

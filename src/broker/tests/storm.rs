@@ -39,6 +39,7 @@ async fn follow(broker: Arc<Broker>, wanted: usize) -> BTreeMap<(u32, i64), Stri
         max_bytes: 2_000,
         accept_codecs: CodecSet::default(),
         skip_damaged: false,
+        filter: None,
     };
     let mut subscription = broker.subscribe(call).await.unwrap();
     let (mut seen, mut next) = (BTreeMap::new(), BTreeMap::new());

@@ -4,7 +4,13 @@ use super::super::{SubEvent, Subscribe, Subscription};
 use super::*;
 
 fn subscribe(positions: Vec<Position>) -> Subscribe {
-    Subscribe { positions, max_bytes: 0, accept_codecs: CodecSet::default(), skip_damaged: false }
+    Subscribe {
+        positions,
+        max_bytes: 0,
+        accept_codecs: CodecSet::default(),
+        skip_damaged: false,
+        filter: None,
+    }
 }
 
 async fn next(subscription: &mut Subscription) -> SubEvent {

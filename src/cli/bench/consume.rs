@@ -166,7 +166,7 @@ async fn fetch(
     while !stop.load(Ordering::Relaxed) {
         let mut positions = client.positions(&topic, &[], &Start::Earliest).await?;
         while !positions.is_empty() && !stop.load(Ordering::Relaxed) {
-            let fetched = client.fetch(&positions, options).await?;
+            let fetched = client.fetch(&positions, &options).await?;
             if let Some(failed) = fetched.failures.into_iter().next() {
                 return Err(failed.error.into());
             }

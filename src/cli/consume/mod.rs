@@ -15,6 +15,7 @@ use self::commit::Committer;
 use super::{
     connect::{self, Interrupt, Server},
     exit::{Exit, Failure},
+    filter::Filters,
     format::{Format, Printer, View},
     out::{Out, Reader, talk},
     plan::{Planned, check_forward, plan},
@@ -60,6 +61,8 @@ pub(crate) struct Consume {
     /// Wait for more at the end, until Ctrl-C
     #[arg(long)]
     follow: bool,
+    #[command(flatten)]
+    filter: Filters,
     /// Step over damaged records, saying so, instead of failing
     #[arg(long)]
     skip_damaged: bool,
@@ -133,6 +136,7 @@ impl<'a> Run<'a> {
         let total = u64::try_from(total).unwrap_or_default().min(args.count.unwrap_or(u64::MAX));
         let options = ReaderOptions {
             skip_damaged: args.skip_damaged,
+            filter: args.filter.filter(),
             follow_growth: args.follow && args.partition.is_none(),
             on_state: Some(Arc::new(|state| {
                 if let ReaderState::Lost { error, .. } = state {

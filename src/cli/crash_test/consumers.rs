@@ -18,7 +18,7 @@ pub(super) async fn live(life: Life, consumer: u32) -> annals_client::Result<()>
     let mut scratch = BytesMut::new();
     loop {
         // Commits are resolved where they are read, so from here on it goes by offsets.
-        let fetched = life.client.fetch(&positions, options).await?;
+        let fetched = life.client.fetch(&positions, &options).await?;
         if let Some(failed) = fetched.failures.into_iter().next() {
             return Err(failed.error);
         }

@@ -35,7 +35,7 @@ async fn late(client: &Client, topic: &str, partition: u32, ledger: &mut Ledger)
             let position =
                 Position { topic: topic.to_owned(), partition, next_offset: offset, last_epoch: None };
             let options = FetchOptions { max_bytes: 1, ..FetchOptions::default() };
-            let fetched = client.fetch(&[position], options).await?;
+            let fetched = client.fetch(&[position], &options).await?;
             let batch = fetched.slices.first().and_then(|records| records.batches().next()).transpose()?;
             let record = batch.as_ref().and_then(|batch| batch.records().next()).transpose()?;
             let value = record.filter(|record| record.offset == offset).and_then(|record| record.value);
@@ -95,7 +95,7 @@ async fn read(
             next_offset: reading.next_offset(),
             last_epoch: None,
         };
-        let fetched = client.fetch(&[position], options).await;
+        let fetched = client.fetch(&[position], &options).await;
         let fetched = match fetched {
             // The log ends before what was read of it already; the acks behind tell how much is gone.
             Err(error) if error.reason() == annals_client::reason::OFFSET_AHEAD => return Ok(()),

@@ -25,7 +25,7 @@ async fn read_all(client: &Client) -> Result<BTreeMap<(u32, i64), Served>, Failu
     let mut positions = client.positions(TOPIC, &[], &Start::Earliest).await?;
     let mut all = BTreeMap::new();
     loop {
-        let fetched = client.fetch(&positions, FetchOptions::default()).await?;
+        let fetched = client.fetch(&positions, &FetchOptions::default()).await?;
         if let Some(failed) = fetched.failures.into_iter().next() {
             return Err(failed.error.into());
         }

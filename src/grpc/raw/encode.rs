@@ -151,6 +151,7 @@ mod tests {
             start_offset: 2,
             leader_epoch: 1,
             gaps: vec![],
+            looked_at: 0,
             batches: batches.into(),
         }
     }

@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use prost::Message as _;
 use tonic::{Response, Status};
 
-use super::{position::Position, records::Records};
+use super::{filter::Filter, position::Position, records::Records};
 use crate::{
     client::{Client, Repeat},
     error::{Error, Result},
@@ -17,7 +17,7 @@ use crate::{
 const PATH: PathAndQuery = PathAndQuery::from_static("/annals.v1.ConsumerService/Fetch");
 
 /// How to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FetchOptions {
     /// How long the server may wait for `min_bytes`; zero = answer at once.
     pub max_wait: Duration,
@@ -27,11 +27,13 @@ pub struct FetchOptions {
     pub max_bytes: u32,
     /// Step over damaged data, saying so in [`Records::gaps`].
     pub skip_damaged: bool,
+    /// What the server leaves out. Default: nothing.
+    pub filter: Option<Filter>,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        Self { max_wait: Duration::ZERO, min_bytes: 0, max_bytes: 1 << 20, skip_damaged: false }
+        Self { max_wait: Duration::ZERO, min_bytes: 0, max_bytes: 1 << 20, skip_damaged: false, filter: None }
     }
 }
 
@@ -74,19 +76,20 @@ impl Client {
     /// # async fn example() -> annals_client::Result<()> {
     /// let client = Client::connect("127.0.0.1:7411").await?;
     /// let positions = client.positions("orders", &[], &Start::Earliest).await?;
-    /// for records in client.fetch(&positions, FetchOptions::default()).await?.slices {
+    /// for records in client.fetch(&positions, &FetchOptions::default()).await?.slices {
     ///     println!("partition {}: {} records", records.partition(), records.count()?);
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn fetch(&self, positions: &[Position], options: FetchOptions) -> Result<Fetched> {
+    pub async fn fetch(&self, positions: &[Position], options: &FetchOptions) -> Result<Fetched> {
         let request = v1::FetchRequest {
             positions: positions.iter().map(Into::into).collect(),
             max_wait_ms: u32::try_from(options.max_wait.as_millis()).unwrap_or(u32::MAX),
             min_bytes: options.min_bytes,
             max_bytes: options.max_bytes,
             accept_codecs: codecs(),
+            filter: options.filter.clone().map(Into::into),
             skip_damaged: options.skip_damaged,
         };
         let message = RawMessage { head: request.encode_to_vec(), ..Default::default() };

@@ -4,11 +4,13 @@
 //! ends, and both hand out the server's bytes ([`Records`]).
 
 mod fetch;
+mod filter;
 mod position;
 mod records;
 mod subscribe;
 
 pub use fetch::{FetchOptions, Fetched, PartitionFailure};
+pub use filter::Filter;
 pub use position::{Position, Start};
 pub use records::{Batch, RecordRef, Records};
 pub use subscribe::{Event, OnState, Reader, ReaderOptions, ReaderState};

@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::{
     fetch::{PartitionFailure, codecs},
+    filter::Filter,
     position::{Position, Start},
     records::Records,
 };
@@ -74,6 +75,8 @@ pub struct ReaderOptions {
     pub max_bytes: u32,
     /// Step over damaged data, saying so in [`Records::gaps`].
     pub skip_damaged: bool,
+    /// What the server leaves out. Default: nothing. While nothing matches, [`Event::Records`] without batches say how far was looked.
+    pub filter: Option<Filter>,
     /// How patiently a lost connection is made again. Default: for ever, at most two seconds apart.
     pub backoff: Backoff,
     /// Also read the partitions that these topics get later, from their first record.
@@ -87,6 +90,7 @@ impl Default for ReaderOptions {
         Self {
             max_bytes: 1 << 20,
             skip_damaged: false,
+            filter: None,
             backoff: Backoff { attempts: u32::MAX, ..Backoff::default() },
             follow_growth: false,
             on_state: None,
@@ -99,6 +103,7 @@ impl fmt::Debug for ReaderOptions {
         f.debug_struct("ReaderOptions")
             .field("max_bytes", &self.max_bytes)
             .field("skip_damaged", &self.skip_damaged)
+            .field("filter", &self.filter)
             .field("backoff", &self.backoff)
             .field("follow_growth", &self.follow_growth)
             .finish_non_exhaustive()
@@ -182,6 +187,7 @@ impl Reader {
             positions: self.positions.iter().map(Into::into).collect(),
             max_bytes: self.options.max_bytes,
             accept_codecs: codecs(),
+            filter: self.options.filter.clone().map(Into::into),
             skip_damaged: self.options.skip_damaged,
         };
         let message = RawMessage { head: request.encode_to_vec(), ..Default::default() };

@@ -203,7 +203,7 @@ async fn a_fetch_tells_which_partitions_could_not_answer() {
     let fake = Fake::new(1, []);
     let client = Client::connect(&fake.serve().await).await.unwrap();
     let from = client.positions("t", &[], &Start::Earliest).await.unwrap();
-    let fetched = client.fetch(&from, FetchOptions::default()).await.unwrap();
+    let fetched = client.fetch(&from, &FetchOptions::default()).await.unwrap();
     let error = &fetched.failures[0].error;
     assert_eq!((error.reason(), error.metadata("earliest")), (reason::OFFSET_TRUNCATED, Some("7")));
 }

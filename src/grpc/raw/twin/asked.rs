@@ -276,18 +276,31 @@ fn a_position() -> impl Strategy<Value = v1::FetchPosition> {
     )
 }
 
+fn a_filter() -> impl Strategy<Value = v1::Filter> {
+    let key = option::of("[ab]?".prop_map(Bytes::from));
+    let prefix = option::weighted(0.3, "[ab]?".prop_map(Bytes::from));
+    (key, prefix, vec("[a-c]?", 0..2)).prop_map(|(key, key_prefix, event_types)| v1::Filter {
+        key,
+        key_prefix,
+        headers: vec![],
+        event_types,
+    })
+}
+
 fn a_fetch() -> impl Strategy<Value = v1::FetchRequest> {
     let sizes = (0_u32..3, prop_oneof![Just(0_u32), 1_u32..20_000]);
-    (some(a_position(), 4), sizes, vec(0_i32..4, 0..3), any::<bool>()).prop_map(
-        |(positions, (min_bytes, max_bytes), accept_codecs, skip_damaged)| v1::FetchRequest {
-            positions,
-            max_wait_ms: 0, // by these brokers' clock no time passes
-            min_bytes,
-            max_bytes,
-            accept_codecs,
-            skip_damaged,
-        },
-    )
+    (some(a_position(), 4), sizes, vec(0_i32..4, 0..3), any::<bool>(), option::weighted(0.2, a_filter()))
+        .prop_map(|(positions, (min_bytes, max_bytes), accept_codecs, skip_damaged, filter)| {
+            v1::FetchRequest {
+                positions,
+                max_wait_ms: 0, // by these brokers' clock no time passes
+                min_bytes,
+                max_bytes,
+                accept_codecs,
+                skip_damaged,
+                filter,
+            }
+        })
 }
 
 fn a_call() -> impl Strategy<Value = (&'static str, Vec<Vec<u8>>)> {

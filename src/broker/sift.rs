@@ -1,0 +1,188 @@
+//! A filtered read of one partition: what a filter lets through, as batches of their own, and how far was looked.
+//!
+//! 1. The records are exactly those an unfiltered read would bring and the filter admits, with the same bytes and offsets.
+//! 2. Whether or not anything matches, `next_offset` says how far was looked: from there to `start_offset` nothing that the
+//!    filter admits was left out.
+//! 3. One read looks at [`LOOK_BYTES`] of the log, and one batch more: whoever goes on gives the others their turn in between.
+//! 4. A batch that matches as a whole is lent as it is stored, packed or not; runs of records that are large are lent, too, small
+//!    ones copied behind their headers, so that an answer is made of few pieces.
+
+use std::ops::Range;
+
+use annals_wire::{
+    limits::MAX_GAPS_PER_SLICE,
+    pick::{Part, Picked, pick},
+    v1::Codec,
+};
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    Error, Few, Filter, Slice,
+    catalog::{Lane, Topic},
+    read::{Batch, Damage, ReadRules, empty, merge, read_error, split_batch, stored, unpack},
+};
+use crate::storage::{Gap, Read, Runs};
+
+/// Bytes of the log that one read looks at.
+pub(crate) const LOOK_BYTES: usize = 4 << 20;
+/// Bytes that are asked of the storage at a time.
+const STEP_BYTES: usize = 1 << 20;
+/// Runs of at least so many bytes are lent instead of copied.
+const LEND_BYTES: usize = 16 << 10;
+
+/// Reads at most `max_bytes`, unless the first batch alone is larger. An empty slice whose `next_offset` has not moved = the
+/// offset is the high watermark.
+pub(crate) fn sift(
+    topic: &Topic,
+    lane: &Lane,
+    from: i64,
+    max_bytes: usize,
+    rules: &ReadRules,
+    filter: &Filter,
+) -> Result<Slice, Error> {
+    let mut sieve = Sieve {
+        lane,
+        rules,
+        filter,
+        budget: max_bytes,
+        next_offset: from,
+        looked_at: 0,
+        bytes: 0,
+        small: BytesMut::new(),
+        gaps: Vec::new(),
+        out: Runs::new(),
+    };
+    while sieve.looked_at < LOOK_BYTES {
+        let at = sieve.next_offset;
+        let mut step = STEP_BYTES;
+        let taken = match stored(lane, at, &mut step, rules.skip_damaged) {
+            Ok(read) => sieve.take(read).map_err(|damage| damage.at(topic, lane)),
+            Err(error) => Err(read_error(topic, lane, at, error)),
+        };
+        match taken {
+            Ok(Go::On) => {}
+            Err(error) if sieve.next_offset == from => return Err(error),
+            // What was found before an error is good; the next read begins with it.
+            Ok(Go::Full | Go::End) | Err(_) => break,
+        }
+    }
+    sieve.close();
+    let Sieve { next_offset, looked_at, gaps, out: batches, .. } = sieve;
+    Ok(Slice { next_offset, gaps, looked_at, batches, ..empty(topic, lane, from) })
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Go {
+    On,
+    /// There is enough.
+    Full,
+    /// There is no more.
+    End,
+}
+
+struct Sieve<'a> {
+    lane: &'a Lane,
+    rules: &'a ReadRules,
+    filter: &'a Filter,
+    budget: usize,
+    next_offset: i64,
+    looked_at: usize,
+    /// Of the batches taken.
+    bytes: usize,
+    /// Batches copied since the last one that was lent.
+    small: BytesMut,
+    gaps: Vec<Gap>,
+    out: Runs,
+}
+
+impl Sieve<'_> {
+    fn take(&mut self, read: Read) -> Result<Go, Damage> {
+        let until = read.next_offset;
+        if until == self.next_offset {
+            return Ok(Go::End);
+        }
+        if !self.gaps.is_empty() && self.gaps.len() + read.gaps.len() > MAX_GAPS_PER_SLICE {
+            return Ok(Go::Full);
+        }
+        let mut go = Go::On;
+        'all: for mut run in read.batches {
+            while !run.is_empty() {
+                let batch = split_batch(&mut run, self.next_offset)?;
+                if !self.batch(&batch)? {
+                    go = Go::Full;
+                    break 'all;
+                }
+                self.next_offset = batch.header.next_offset().unwrap_or(until);
+            }
+        }
+        if go == Go::On {
+            self.next_offset = until;
+        }
+        let next_offset = self.next_offset;
+        self.gaps.extend(read.gaps.into_iter().filter(|gap| gap.first < next_offset));
+        merge(&mut self.gaps);
+        Ok(go)
+    }
+
+    /// Takes what is wanted of a batch; false = it would be too much, and `next_offset` is where to go on.
+    fn batch(&mut self, batch: &Batch) -> Result<bool, Damage> {
+        self.looked_at += batch.bytes.len();
+        let unpacked = if batch.header.attributes.codec() == Some(Codec::Unspecified) {
+            None
+        } else {
+            let plain = unpack(self.lane, batch)?;
+            self.looked_at += plain.payload.len();
+            Some(plain)
+        };
+        let (header, payload) = match &unpacked {
+            Some(plain) => (plain.header, plain.payload.clone()),
+            None => (batch.header, batch.payload()),
+        };
+        let rest = self.next_offset..i64::MAX;
+        let places = std::slice::from_ref(&rest);
+        let key = self.lane.partition.key();
+        let picked =
+            pick(&header, &payload, &key.topic, key.partition, places, |record| self.filter.admits(record));
+        match (picked.map_err(|_| batch.damage())?, unpacked) {
+            (Picked::Whole, Some(plain)) if !self.rules.accept.accepts(batch.header.attributes) => {
+                Ok(self.put(header.base_offset, &plain.prefix, &[plain.payload]))
+            }
+            (Picked::Whole, _) => Ok(self.put(header.base_offset, &[], std::slice::from_ref(&batch.bytes))),
+            (Picked::Parts(parts), _) => Ok(parts.iter().all(|part| self.part(part, &payload))),
+        }
+    }
+
+    fn part(&mut self, part: &Part, payload: &Bytes) -> bool {
+        let cut = |range: &Range<usize>| payload.slice(range.clone());
+        let records: Few<Bytes> = part.records.iter().map(cut).collect();
+        self.put(part.first_offset, &part.prefix, &records)
+    }
+
+    /// Puts a batch behind the others; false = it would be too much.
+    fn put(&mut self, first_offset: i64, prefix: &[u8], records: &[Bytes]) -> bool {
+        let len = prefix.len() + records.iter().map(Bytes::len).sum::<usize>();
+        if self.bytes > 0 && self.bytes + len > self.budget {
+            self.next_offset = self.next_offset.max(first_offset);
+            return false;
+        }
+        self.bytes += len;
+        self.small.extend_from_slice(prefix);
+        for run in records {
+            if run.len() < LEND_BYTES {
+                self.small.extend_from_slice(run);
+            } else {
+                self.close();
+                self.out.push(run.clone());
+            }
+        }
+        true
+    }
+
+    /// Ends the piece of what was copied.
+    fn close(&mut self) {
+        if !self.small.is_empty() {
+            self.out.push(self.small.split().freeze());
+        }
+    }
+}
