@@ -399,12 +399,7 @@ fn requests() -> Vec<Seed> {
         metadata: "note".into(),
         topic_id: Bytes::copy_from_slice(TOPIC.as_bytes()),
     };
-    let filter = v1::Filter {
-        key: Some("k".into()),
-        headers: vec![v1::Header { key: "h".into(), value: Some("v".into()) }],
-        event_types: vec!["made".into()],
-        ..Default::default()
-    };
+    let filter = v1::Filter { key: Some("k".into()), ..Default::default() };
     let fetch = v1::FetchRequest {
         positions: positions.clone(),
         max_wait_ms: 500,
