@@ -84,6 +84,11 @@ impl Filter {
         }
     }
 
+    /// The one key it lets through, if it names one.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
     /// Whether a record meets all conditions.
     pub(crate) fn admits(&self, record: &RecordRef<'_>) -> bool {
         self.key.as_deref().is_none_or(|key| record.key == Some(key))

@@ -4,7 +4,8 @@
 //! 2. Whether or not anything matches, `next_offset` says how far was looked: from there to `start_offset` nothing that the
 //!    filter admits was left out.
 //! 3. One read looks at [`LOOK_BYTES`] of the log, and one batch more: whoever goes on gives the others their turn in between.
-//! 4. A batch that matches as a whole is lent as it is stored, packed or not; runs of records that are large are lent, too, small
+//! 4. With one key named, an index says where it may be, and the rest is passed over unread: damage there is not met.
+//! 5. A batch that matches as a whole is lent as it is stored, packed or not; runs of records that are large are lent, too, small
 //!    ones copied behind their headers, so that an answer is made of few pieces.
 
 use std::ops::Range;
@@ -19,9 +20,9 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Error, Few, Filter, Slice,
     catalog::{Lane, Topic},
-    read::{Batch, Damage, ReadRules, empty, merge, read_error, split_batch, stored, unpack},
+    read::{Batch, Damage, ReadRules, empty, merge, read_error, split_batch, standing, stored, unpack},
 };
-use crate::storage::{Gap, Read, Runs};
+use crate::storage::{Gap, Places, Read, ReadError, Runs};
 
 /// Bytes of the log that one read looks at.
 pub(crate) const LOOK_BYTES: usize = 4 << 20;
@@ -29,6 +30,10 @@ pub(crate) const LOOK_BYTES: usize = 4 << 20;
 const STEP_BYTES: usize = 1 << 20;
 /// Runs of at least so many bytes are lent instead of copied.
 const LEND_BYTES: usize = 16 << 10;
+/// Places asked of the index of keys at a time.
+const PLACES: usize = 1024;
+/// Of fewer offsets, batches are read one by one: the rest of a step would be read for nothing.
+const MANY: i64 = 4096;
 
 /// Reads at most `max_bytes`, unless the first batch alone is larger. An empty slice whose `next_offset` has not moved = the
 /// offset is the high watermark.
@@ -40,6 +45,7 @@ pub(crate) fn sift(
     rules: &ReadRules,
     filter: &Filter,
 ) -> Result<Slice, Error> {
+    standing(topic, lane, from)?;
     let mut sieve = Sieve {
         lane,
         rules,
@@ -52,23 +58,28 @@ pub(crate) fn sift(
         gaps: Vec::new(),
         out: Runs::new(),
     };
-    while sieve.looked_at < LOOK_BYTES {
-        let at = sieve.next_offset;
-        let mut step = STEP_BYTES;
-        let taken = match stored(lane, at, &mut step, rules.skip_damaged) {
-            Ok(read) => sieve.take(read).map_err(|damage| damage.at(topic, lane)),
-            Err(error) => Err(read_error(topic, lane, at, error)),
-        };
-        match taken {
-            Ok(Go::On) => {}
-            Err(error) if sieve.next_offset == from => return Err(error),
-            // What was found before an error is good; the next read begins with it.
-            Ok(Go::Full | Go::End) | Err(_) => break,
-        }
+    match sieve.run() {
+        Err(error) if sieve.next_offset == from => return Err(error.of(topic, lane, from)),
+        // What was found before an error is good; the next read begins with it.
+        _ => sieve.close(),
     }
-    sieve.close();
     let Sieve { next_offset, looked_at, gaps, out: batches, .. } = sieve;
     Ok(Slice { next_offset, gaps, looked_at, batches, ..empty(topic, lane, from) })
+}
+
+/// Why it cannot go on.
+enum Stopped {
+    Read(ReadError),
+    Damage(Damage),
+}
+
+impl Stopped {
+    fn of(self, topic: &Topic, lane: &Lane, from: i64) -> Error {
+        match self {
+            Self::Read(error) => read_error(topic, lane, from, error),
+            Self::Damage(damage) => damage.at(topic, lane),
+        }
+    }
 }
 
 /// Whether to go on.
@@ -97,7 +108,49 @@ struct Sieve<'a> {
 }
 
 impl Sieve<'_> {
-    fn take(&mut self, read: Read) -> Result<Go, Damage> {
+    fn run(&mut self) -> Result<(), Stopped> {
+        loop {
+            let places = self.places();
+            if places.until <= self.next_offset {
+                return Ok(());
+            }
+            for (index, place) in places.ranges.iter().enumerate() {
+                let from_here = places.ranges.get(index..).unwrap_or_default();
+                self.next_offset = self.next_offset.max(place.start);
+                while self.next_offset < place.end {
+                    if self.looked_at >= LOOK_BYTES || self.step(from_here)? != Go::On {
+                        return Ok(());
+                    }
+                }
+            }
+            self.next_offset = self.next_offset.max(places.until);
+            if self.looked_at >= LOOK_BYTES {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Where to look.
+    fn places(&mut self) -> Places {
+        let partition = &self.lane.partition;
+        if let Some(key) = self.filter.key() {
+            let places = partition.places(key, self.next_offset, PLACES);
+            self.looked_at += places.read;
+            return places;
+        }
+        let until = partition.high_watermark();
+        Places { ranges: std::iter::once(self.next_offset..until).collect(), until, read: 0 }
+    }
+
+    /// Reads on, in the first of these places.
+    fn step(&mut self, places: &[Range<i64>]) -> Result<Go, Stopped> {
+        let few = places.first().is_some_and(|place| place.end - self.next_offset < MANY);
+        let mut bytes = if few { 1 } else { STEP_BYTES };
+        let read = stored(self.lane, self.next_offset, &mut bytes, self.rules.skip_damaged);
+        self.take(read.map_err(Stopped::Read)?, places).map_err(Stopped::Damage)
+    }
+
+    fn take(&mut self, read: Read, places: &[Range<i64>]) -> Result<Go, Damage> {
         let until = read.next_offset;
         if until == self.next_offset {
             return Ok(Go::End);
@@ -109,7 +162,7 @@ impl Sieve<'_> {
         'all: for mut run in read.batches {
             while !run.is_empty() {
                 let batch = split_batch(&mut run, self.next_offset)?;
-                if !self.batch(&batch)? {
+                if !self.batch(&batch, places)? {
                     go = Go::Full;
                     break 'all;
                 }
@@ -126,7 +179,7 @@ impl Sieve<'_> {
     }
 
     /// Takes what is wanted of a batch; false = it would be too much, and `next_offset` is where to go on.
-    fn batch(&mut self, batch: &Batch) -> Result<bool, Damage> {
+    fn batch(&mut self, batch: &Batch, places: &[Range<i64>]) -> Result<bool, Damage> {
         self.looked_at += batch.bytes.len();
         let unpacked = if batch.header.attributes.codec() == Some(Codec::Unspecified) {
             None
@@ -139,11 +192,10 @@ impl Sieve<'_> {
             Some(plain) => (plain.header, plain.payload.clone()),
             None => (batch.header, batch.payload()),
         };
-        let rest = self.next_offset..i64::MAX;
-        let places = std::slice::from_ref(&rest);
-        let key = self.lane.partition.key();
-        let picked =
-            pick(&header, &payload, &key.topic, key.partition, places, |record| self.filter.admits(record));
+        let (key, from) = (self.lane.partition.key(), self.next_offset);
+        let picked = pick(&header, &payload, &key.topic, key.partition, places, |record| {
+            record.offset >= from && self.filter.admits(record)
+        });
         match (picked.map_err(|_| batch.damage())?, unpacked) {
             (Picked::Whole, Some(plain)) if !self.rules.accept.accepts(batch.header.attributes) => {
                 Ok(self.put(header.base_offset, &plain.prefix, &[plain.payload]))

@@ -86,6 +86,7 @@ pub static TARGETS: &[Target] = &[
     Target { repair: repair::frame, message_at: 64, ..target("frame", storage::fuzz::frame) },
     Target { repair: repair::snapshot, message_at: 64, ..target("snapshot", storage::fuzz::snapshot) },
     Target { repair: repair::index, ..target("index", storage::fuzz::index) },
+    Target { repair: repair::keys, ..target("keys", storage::fuzz::keys) },
     // A dump reads a batch as long as its header says, which may be 3 MiB.
     Target {
         repair: repair::batches,

@@ -115,3 +115,27 @@ pub(super) fn index(bytes: &mut [u8]) {
         }
     }
 }
+
+/// An index of keys: the crc of its header and directory, then that of its first block.
+pub(super) fn keys(bytes: &mut [u8]) {
+    if bytes.len() < 60 {
+        return;
+    }
+    let (header, rest) = bytes.split_at_mut(48);
+    let blocks = four(header, 36).min(rest.len() / 8);
+    let (directory, block) = rest.split_at(blocks * 8);
+    put(header, 40, u32::try_from(block.len()).unwrap_or(u32::MAX));
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(TOPIC.as_bytes());
+    hasher.update(&header[..44]);
+    hasher.update(directory);
+    let crc = hasher.finalize();
+    put(header, 44, crc);
+    let begin = 48 + blocks * 8;
+    if blocks == 1 && bytes.len() >= begin + 4 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&crc.to_le_bytes());
+        hasher.update(&bytes[begin + 4..]);
+        put(bytes, begin, hasher.finalize());
+    }
+}

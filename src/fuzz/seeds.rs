@@ -83,11 +83,8 @@ fn of_files(target: &Target) -> Vec<Seed> {
         "ring_header" => named([("new", storage::ring_header_seed())]),
         "frame" => frames(),
         "snapshot" => snapshots(),
-        "index" => named([
-            ("few", storage::index_seed(3)),
-            ("many", storage::index_seed(40)),
-            ("none", storage::index_seed(0)),
-        ]),
+        "index" => named([("few", 3), ("many", 40), ("none", 0)].map(|(n, k)| (n, storage::index_seed(k)))),
+        "keys" => named([("few", storage::keys_seed(3)), ("many", storage::keys_seed(900))]),
         "journal_entries" => {
             named([("all-kinds", internal::journal().encode_to_vec()), ("none", Vec::new())])
         }
@@ -399,23 +396,17 @@ fn requests() -> Vec<Seed> {
         metadata: "note".into(),
         topic_id: Bytes::copy_from_slice(TOPIC.as_bytes()),
     };
-    let filter = v1::Filter { key: Some("k".into()), ..Default::default() };
     let fetch = v1::FetchRequest {
         positions: positions.clone(),
         max_wait_ms: 500,
         min_bytes: 1,
         max_bytes: 1 << 20,
         accept_codecs: vec![1, 2],
-        filter: Some(filter.clone()),
+        filter: Some(v1::Filter { key: Some("k".into()), ..Default::default() }),
         skip_damaged: true,
     };
-    let subscribe = v1::SubscribeRequest {
-        positions,
-        max_bytes: 9,
-        accept_codecs: vec![2],
-        filter: Some(filter),
-        skip_damaged: false,
-    };
+    let subscribe =
+        v1::SubscribeRequest { positions, max_bytes: 9, accept_codecs: vec![2], ..Default::default() };
     let create =
         v1::CreateTopicRequest { topic: "orders".into(), config: Some(config), request_id: "r".into() };
     let update =

@@ -115,6 +115,7 @@ targets!(
     frame,
     snapshot,
     index,
+    keys,
     segment_scan,
     journal_entries,
     recovered_snapshot,

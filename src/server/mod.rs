@@ -141,6 +141,7 @@ fn options(config: &Config) -> Options {
     Options {
         ring_bytes: config.journal_bytes,
         scrub_bytes_per_second: config.scrub_bytes_per_second,
+        index_bytes_per_second: config.index_bytes_per_second,
         ..Options::default()
     }
 }

@@ -23,6 +23,7 @@ use super::{
     frame::{self, BLOCK, FrameHeader, HEADER_LEN},
     index::{Owner, SparseIndex},
     key::{Level, PartitionSettings},
+    keys,
     partition::{Partition, Recovered},
     ring,
     root::Root,
@@ -100,6 +101,31 @@ pub(crate) fn index(input: &[u8]) -> bool {
     assert_eq!(longer.last_position(), index.last_position());
     assert!(index.lookup_time(i64::MAX).is_none_or(|at| Some(at) <= index.last_position()));
     true
+}
+
+fn keys_of() -> keys::Subject<'static> {
+    let owner = Owner { partition: TOPIC.as_bytes(), generation: 3 };
+    keys::Subject { owner, base: 100, file_crc32: 7 }
+}
+
+/// An index of keys.
+pub(crate) fn keys(input: &[u8]) -> bool {
+    let Some(head) = keys::Head::read(input, keys_of()) else { return false };
+    let mut whole = true;
+    for key in [0_u32, 1, 2, 899, 900] {
+        let fingerprint = keys::fingerprint(&key.to_le_bytes());
+        let Some((place, first)) = head.block_of(fingerprint) else { continue };
+        assert!(first <= fingerprint && place.start < place.end);
+        let Some(block) = input.get(place.start as usize..place.end as usize) else { return false };
+        match head.find(block, first, fingerprint) {
+            Some(keys::Found::Ranges(ranges)) => {
+                assert!(ranges.iter().all(|range| range.start < range.end));
+                assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "apart from each other");
+            }
+            found => whole &= found.is_some(),
+        }
+    }
+    whole
 }
 
 const KEY: PartitionKey = PartitionKey { topic: TOPIC, partition: PARTITION };
@@ -354,4 +380,15 @@ pub(crate) fn index_seed(entries: u32) -> Vec<u8> {
     }
     let offsets = index.encode_offsets(owner);
     [&u32::try_from(offsets.len()).unwrap().to_le_bytes()[..], &offsets, &index.encode_times(owner)].concat()
+}
+
+/// An index of so many keys, as [`keys`] takes it.
+#[cfg(test)]
+pub(crate) fn keys_seed(keys: u32) -> Vec<u8> {
+    let record = |offset: u32| {
+        let key = offset % keys;
+        u64::from(keys::fingerprint(&key.to_le_bytes())) << 32 | u64::from(offset)
+    };
+    let mut records: Vec<u64> = (0..keys * 2).map(record).collect();
+    keys::encode(keys::Postings::of(&mut records, 0), keys_of(), 1 << 20, u64::from(keys) * 2)
 }

@@ -5,6 +5,7 @@ use std::io;
 use super::{
     disk::Access,
     index::{Owner, SparseIndex},
+    keys::Subject,
     replace::{create_anew, join},
     segment::{DATA_START, INDEX_STEP, Segment, stem},
 };
@@ -49,7 +50,16 @@ impl Segment {
         self.indexed_from.store(self.end(), Ordering::Release);
     }
 
-    fn owner_bytes(&self) -> Vec<u8> {
+    /// Where the index of its keys lies.
+    pub(crate) fn keys_path(&self) -> String {
+        self.hint_path("keys")
+    }
+
+    pub(crate) fn key_subject<'a>(&self, partition: &'a [u8], file_crc32: u32) -> Subject<'a> {
+        Subject { owner: Owner { partition, generation: self.generation() }, base: self.base, file_crc32 }
+    }
+
+    pub(crate) fn owner_bytes(&self) -> Vec<u8> {
         [&self.key.topic.as_bytes()[..], &self.key.partition.to_le_bytes()].concat()
     }
 

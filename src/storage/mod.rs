@@ -18,7 +18,7 @@
 //! | `root`, `replace` | `ANNALS`; how a small file is replaced |
 //! | `frame`, `ring`, `bounds` | a journal frame; the files frames go to; what numbers in them may be |
 //! | `map`, `fault` | maps of files, and what happens when the disk does not give their pages |
-//! | `segment`, `scan`, `index`, `hints`, `ranges` | one segment file, and finding things in it |
+//! | `segment`, `scan`, `index`, `keys`, `hints`, `ranges` | one segment file, and finding things in it |
 //! | `partition`, `append`, `prepare`, `read` | a partition's log: writing to it, making room ahead, reading it |
 //! | `change` | what changes without records: topics, the state's entries |
 //! | `queue`, `room`, `waiters` | what was decided and is not durable; space set aside for it; who waits for it |
@@ -46,6 +46,7 @@ pub(crate) mod fuzz;
 mod hints;
 mod index;
 mod key;
+mod keys;
 mod map;
 pub(crate) mod mutant;
 mod partition;
@@ -78,6 +79,7 @@ pub use disk::{Disk, LockError, MemoryDisk, RealDisk};
 pub use dump::{Piece, dump, files};
 pub use error::{AppendError, CommitError, NoRoom, OpenError, ReadError};
 pub use key::{Level, PartitionKey, PartitionSettings};
+pub use keys::Places;
 pub use partition::{Bounds, Partition};
 pub use read::{Gap, GapReason, Read, Runs};
 pub use recovery::{Machine, PartitionReport, Report};

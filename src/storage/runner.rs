@@ -16,6 +16,10 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Bytes scrubbed at a time.
 const SCRUB_STEP: u64 = 256 * 1024;
+/// Bytes whose keys are indexed at a time.
+const INDEX_STEP: u64 = 1024 * 1024;
+/// Between two looks whether there is something to index.
+const INDEX_REST: Duration = Duration::from_millis(200);
 /// Between two looks whether the next pass may begin.
 const SCRUB_REST: Duration = Duration::from_secs(5);
 
@@ -51,7 +55,7 @@ impl Stop {
 }
 
 impl Storage {
-    /// Starts the commit, snapshot, upkeep and scrub threads.
+    /// Starts the commit, snapshot, upkeep, scrub and index threads.
     pub fn start(self: &Arc<Self>, source: SectionSource) -> io::Result<Runner> {
         let stop = Arc::new(Stop::default());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -67,6 +71,10 @@ impl Storage {
         if self.options().scrub_bytes_per_second > 0 {
             let (scrub, at_scrub) = (Arc::clone(self), Arc::clone(&stop));
             threads.push(spawn("scrub", Box::new(move || scrub_loop(&scrub, &at_scrub)))?);
+        }
+        if self.options().index_bytes_per_second > 0 {
+            let (index, at_index) = (Arc::clone(self), Arc::clone(&stop));
+            threads.push(spawn("index", Box::new(move || index_loop(&index, &at_index)))?);
         }
         Ok(Runner { storage: Arc::clone(self), commit, threads, stop })
     }
@@ -184,10 +192,19 @@ fn upkeep_loop(storage: &Arc<Storage>, stop: &Stop) {
 /// Reads a little, then sleeps as long as the rate wants.
 fn scrub_loop(storage: &Arc<Storage>, stop: &Stop) {
     let rate = storage.options().scrub_bytes_per_second;
+    paced(storage, stop, rate, SCRUB_REST, || storage.scrub_step(SCRUB_STEP.min(rate)));
+}
+
+fn index_loop(storage: &Arc<Storage>, stop: &Stop) {
+    let rate = storage.options().index_bytes_per_second;
+    paced(storage, stop, rate, INDEX_REST, || storage.keys_step(INDEX_STEP.min(rate)));
+}
+
+fn paced(storage: &Storage, stop: &Stop, rate: u64, rest: Duration, work: impl Fn() -> u64) {
     loop {
-        let pause = match storage.scrub_step(SCRUB_STEP.min(rate)) {
-            0 => SCRUB_REST,
-            read => Duration::from_millis(read.saturating_mul(1000) / rate),
+        let pause = match work() {
+            0 => rest,
+            read => Duration::from_micros(read.saturating_mul(1_000_000) / rate),
         };
         if stop.wait(pause) || storage.is_closed() {
             return;

@@ -33,7 +33,7 @@ use super::{
     root::{FORMAT_VERSION, Root},
     scan::{Scan, ScanError, Source},
 };
-use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Mutex, Ordering, RwLock};
 
 /// Position of the first batch.
 pub(crate) const DATA_START: u64 = SEGMENT_HEADER_LEN as u64;
@@ -117,6 +117,19 @@ pub(crate) struct Segment {
     /// Somebody looked at bytes of it since [`Segment::unmap_if_at_rest`] was called.
     viewed: AtomicBool,
     pub(crate) tally: Mutex<Option<Tally>>,
+    /// Of [`KeyHints`].
+    key_hints: AtomicU8,
+}
+
+/// What is known of the index of a sealed segment's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyHints {
+    /// Nothing against it; perhaps it is not there.
+    Fine,
+    /// It does not hold.
+    Doubted,
+    /// It could not be made in this run.
+    Refused,
 }
 
 impl Segment {
@@ -157,6 +170,7 @@ impl Segment {
             used: AtomicBool::new(true),
             viewed: AtomicBool::new(false),
             tally: Mutex::new(None),
+            key_hints: AtomicU8::new(0),
         }
     }
 
@@ -409,6 +423,23 @@ impl Segment {
     /// The range has been checked.
     pub(crate) fn mark_good(&self, range: Range<u64>) {
         self.known_good.lock().add(range);
+    }
+
+    pub(crate) fn key_hints(&self) -> KeyHints {
+        match self.key_hints.load(Ordering::Acquire) {
+            0 => KeyHints::Fine,
+            1 => KeyHints::Doubted,
+            _ => KeyHints::Refused,
+        }
+    }
+
+    pub(crate) fn set_key_hints(&self, hints: KeyHints) {
+        let number = match hints {
+            KeyHints::Fine => 0,
+            KeyHints::Doubted => 1,
+            KeyHints::Refused => 2,
+        };
+        self.key_hints.store(number, Ordering::Release);
     }
 
     /// A position at or before the batch that holds `offset`, from which a scan finds it.

@@ -17,6 +17,7 @@ use super::{
     disk::Disk,
     error::{CommitError, NoRoom},
     key::{PartitionKey, PartitionSettings},
+    keys,
     mutant::{Mutant, planted},
     partition::{Log, Partition},
     queue::{Queue, Upto, Work},
@@ -57,6 +58,8 @@ pub struct Options {
     pub open_segments: usize,
     /// Bytes of sealed segments that the scrubber reads again in a second; 0 = none.
     pub scrub_bytes_per_second: u64,
+    /// Bytes of sealed segments whose keys are indexed in a second; 0 = none.
+    pub index_bytes_per_second: u64,
 }
 
 impl Default for Options {
@@ -73,6 +76,7 @@ impl Default for Options {
             flush_helpers: 4,
             open_segments: 256,
             scrub_bytes_per_second: 8 * MIB,
+            index_bytes_per_second: 64 * MIB,
         }
     }
 }
@@ -123,6 +127,7 @@ pub struct Storage {
     /// Faults of maps up to here have been looked into.
     faults_seen: AtomicU64,
     scrub: Mutex<Scrub>,
+    keys: Mutex<keys::Work>,
 }
 
 /// What recovery hands over.
@@ -167,6 +172,7 @@ impl Storage {
             tainted: AtomicBool::new(false),
             faults_seen: AtomicU64::new(0),
             scrub: Mutex::default(),
+            keys: Mutex::default(),
         });
         for topic in parts.tombstones {
             storage.upkeep.bury(0, topic);
@@ -427,6 +433,10 @@ impl Storage {
     pub(crate) fn upkeep(&self) -> &Upkeep {
         &self.upkeep
     }
+    pub(crate) fn keys(&self) -> &Mutex<keys::Work> {
+        &self.keys
+    }
+
     pub(crate) fn scrub(&self) -> &Mutex<Scrub> {
         &self.scrub
     }

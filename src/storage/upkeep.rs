@@ -167,11 +167,11 @@ impl Storage {
             None => return false,
             Some(Task::Tend(partition)) => self.tend(&partition),
             Some(Task::Seal { partition, segment, .. }) => {
-                if !partition.is_removed()
-                    && !partition.is_fenced()
-                    && let Err(error) = segment.seal()
-                {
-                    self.seal_failed(&partition, &segment, &error);
+                if !partition.is_removed() && !partition.is_fenced() {
+                    match segment.seal() {
+                        Ok(()) => self.index_keys_of(&partition, &segment),
+                        Err(error) => self.seal_failed(&partition, &segment, &error),
+                    }
                 }
             }
             Some(Task::Bury { topic, .. }) => {

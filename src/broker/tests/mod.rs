@@ -3,6 +3,7 @@
 mod commits;
 mod durable;
 mod filters;
+mod keyed;
 mod produce;
 mod reads;
 mod steps;

@@ -66,6 +66,8 @@ pub struct Config {
     pub journal_bytes: u64,
     /// Bytes of closed segments read again in a second; 0 = none.
     pub scrub_bytes_per_second: u64,
+    /// Bytes of closed segments whose keys are indexed in a second; 0 = none.
+    pub index_bytes_per_second: u64,
     /// Connections at a time.
     pub connections: u32,
     /// Calls at a time on one connection.
@@ -89,6 +91,7 @@ impl Default for Config {
             segment_bytes: 256 << 20,
             journal_bytes: 256 << 20,
             scrub_bytes_per_second: 8 << 20,
+            index_bytes_per_second: 64 << 20,
             connections: 4096,
             streams: 256,
             inflight_bytes: 256 << 20,

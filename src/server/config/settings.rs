@@ -32,7 +32,7 @@ impl Setting {
 }
 
 /// All settings, in the order in which they are documented.
-pub static SETTINGS: [Setting; 13] = [
+pub static SETTINGS: [Setting; 14] = [
     Setting {
         key: "data",
         about: "Data directory; made if it is not there.",
@@ -117,6 +117,15 @@ pub static SETTINGS: [Setting; 13] = [
         get: |config| config.scrub_bytes_per_second.to_string(),
         set: |config, text| {
             config.scrub_bytes_per_second = if text == "0" { 0 } else { bytes(text, 64 << 10, 4 << 30)? };
+            Ok(())
+        },
+    },
+    Setting {
+        key: "storage.index_bytes_per_second",
+        about: "Bytes of closed segment files whose keys are indexed in a second, for reads of one key, 64 KiB to 4 GiB; 0 = none.",
+        get: |config| config.index_bytes_per_second.to_string(),
+        set: |config, text| {
+            config.index_bytes_per_second = if text == "0" { 0 } else { bytes(text, 64 << 10, 4 << 30)? };
             Ok(())
         },
     },

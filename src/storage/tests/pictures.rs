@@ -24,6 +24,17 @@ fn directory() -> MemoryDisk {
     bench.disk.clone()
 }
 
+/// The index of keys of a segment in whose first three records two keys come: the records of [`directory`] have none.
+fn example_keys() -> Vec<u8> {
+    use crate::storage::{index::Owner, keys};
+    let partition = [&topic(1).as_bytes()[..], &0_u32.to_le_bytes()].concat();
+    let owner = Owner { partition: &partition, generation: 0 };
+    let subject = keys::Subject { owner, base: 0, file_crc32: 0xF8F3_5E69 };
+    let record = |(offset, key): (u64, &[u8])| u64::from(keys::fingerprint(key)) << 32 | offset;
+    let records = [(0, &b"LX-1"[..]), (1, b"LX-2"), (2, b"LX-1")];
+    keys::encode(keys::Postings::of(&mut records.map(record), 0), subject, 1 << 20, 3)
+}
+
 /// A line of a block.
 enum Line {
     Dots,
@@ -125,13 +136,17 @@ fn the_documented_bytes_are_those_that_are_written() {
     let page = include_str!("../../../docs/format.md");
     let blocks = blocks(page);
     for (path, lines) in &blocks {
+        if path == "example.keys" {
+            assert_eq!(compare(lines, &example_keys()), Vec::<String>::new(), "{path}");
+            continue;
+        }
         let file = disk.open(path, Access::Read).unwrap_or_else(|_| panic!("{path} is not in the directory"));
         let bytes = file.view(0, file.len().unwrap() as usize).unwrap();
         assert!(lines.len() > 5, "{path}: too short to show anything");
         assert_eq!(compare(lines, &bytes), Vec::<String>::new(), "{path}");
     }
     let shown: std::collections::BTreeSet<&str> = blocks.iter().map(|(path, _)| kind(path)).collect();
-    assert_eq!(shown, ["ANNALS", "index", "journal", "log", "snapshot", "time"].into());
+    assert_eq!(shown, ["ANNALS", "example.keys", "index", "journal", "log", "snapshot", "time"].into());
 }
 
 #[test]

@@ -337,7 +337,7 @@ fn notes(disk: &Arc<dyn Disk>, replayed: &Replayed, verdict: &mut Verdict) {
 
 /// The base offset in the name of a file of hints.
 fn hint_of(name: &str) -> Option<i64> {
-    let stem = name.strip_suffix(".index").or_else(|| name.strip_suffix(".time"))?;
+    let stem = [".index", ".time", ".keys"].iter().find_map(|ending| name.strip_suffix(ending))?;
     parse_name(&format!("{stem}.log")).map(|(base, _)| base)
 }
 
