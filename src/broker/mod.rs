@@ -40,6 +40,7 @@ mod outputs;
 mod page;
 mod position;
 mod produce;
+mod rates;
 mod read;
 mod settle;
 mod sift;
@@ -61,6 +62,7 @@ pub use config::{Config, Limits, TopicDefaults};
 pub use error::Error;
 pub use filter::Filter;
 pub use produce::PendingAck;
+pub use rates::{GroupStats, Latency, Rate, Stats, StatsSelection, TopicStats};
 pub use step::Step;
 pub use subscribe::Subscription;
 pub use types::*;
@@ -72,6 +74,7 @@ use crate::{
     sync::{Arc, AtomicUsize, Mutex, Ordering},
 };
 use catalog::Catalog;
+use rates::Rates;
 
 /// When to come back after a refusal that heals by itself.
 const RETRY_SOON: Duration = Duration::from_millis(200);
@@ -111,6 +114,7 @@ pub struct Broker {
     config: Config,
     truth: Arc<Truth>,
     catalog: Catalog,
+    rates: Rates,
     /// Set once, with the time streams have left.
     drain: watch::Sender<Option<Duration>>,
     /// Reads that may wait.
@@ -157,6 +161,7 @@ impl Broker {
         let broker = Self {
             catalog: Catalog::new(&state.topics, &storage),
             storage,
+            rates: Rates::new(Arc::clone(&clock)),
             clock,
             config,
             truth: Arc::new(Truth {
@@ -206,6 +211,13 @@ impl Broker {
     /// Whether [`Broker::drain`] was called.
     pub fn draining(&self) -> bool {
         self.drain.borrow().is_some()
+    }
+
+    /// Returns once [`Broker::drain`] was called.
+    pub async fn until_drained(&self) {
+        // The sender lives in the broker, so this is never its end.
+        let mut drain = self.drain.subscribe();
+        let _called = drain.wait_for(Option::is_some).await;
     }
 
     /// Bytes that were read could not be sent: they are verified again before they are served again.

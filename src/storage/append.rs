@@ -295,8 +295,9 @@ impl Storage {
         let header = *item.header();
         let number = item.log.barrier;
         item.log.note_epoch(header.leader_epoch, header.base_offset);
-        partition.written(&mut item.log, next_offset(&header), number, self.is_durable(number));
-        self.after_append(partition, &mut item.log, batch_len(item.append));
+        let bytes = batch_len(item.append);
+        partition.written(&mut item.log, next_offset(&header), bytes, number, self.is_durable(number));
+        self.after_append(partition, &mut item.log, bytes);
     }
 
     /// Tells readers of what was appended, as soon as they may see it. Without the partition's lock.

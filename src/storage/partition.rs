@@ -49,6 +49,16 @@ pub(crate) struct Spare {
 struct Pending {
     number: u64,
     end: i64,
+    bytes: u64,
+}
+
+/// What became visible since this run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Records.
+    pub records: u64,
+    /// Their batches, headers included, in bytes.
+    pub bytes: u64,
 }
 
 /// What only a writer may touch.
@@ -91,6 +101,10 @@ pub struct Partition {
     log_start: AtomicI64,
     high_watermark: AtomicI64,
     log_end: AtomicI64,
+    /// Where this run found its end.
+    opened_at: i64,
+    /// Bytes that this run made visible. Raised with the high watermark, under the lock of the log.
+    published_bytes: AtomicU64,
     epoch: u32,
     fenced: AtomicBool,
     /// Why, as first told.
@@ -199,6 +213,8 @@ impl Partition {
             log_start: AtomicI64::new(found.log_start),
             high_watermark: AtomicI64::new(found.next_offset),
             log_end: AtomicI64::new(found.next_offset),
+            opened_at: found.next_offset,
+            published_bytes: AtomicU64::new(0),
             epoch,
             fenced: AtomicBool::new(false),
             fence: OnceLock::new(),
@@ -253,6 +269,15 @@ impl Partition {
     /// First offset a reader may not see yet.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// What became visible since this run began. The two numbers may be of moments a batch apart.
+    pub fn published(&self) -> Published {
+        let records = self.high_watermark().saturating_sub(self.opened_at);
+        Published {
+            records: u64::try_from(records).unwrap_or(0),
+            bytes: self.published_bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Bytes of all segments, without what is only allocated.
@@ -398,28 +423,31 @@ impl Partition {
         self.segments.store(Arc::new(segments));
     }
 
-    /// A batch up to `end` was written; visible once `number` is durable. `durable`: it is already.
-    pub(crate) fn written(&self, log: &mut Log, end: i64, number: u64, durable: bool) {
+    /// A batch of so many bytes up to `end` was written; visible once `number` is durable. `durable`: it is already.
+    pub(crate) fn written(&self, log: &mut Log, end: i64, bytes: u64, number: u64, durable: bool) {
         log.next_offset = end;
         self.log_end.store(end, Ordering::Release);
         if (durable && log.pending.is_empty()) || planted(Mutant::PublishedEarly) {
             self.high_watermark.store(end, Ordering::Release);
+            self.published_bytes.fetch_add(bytes, Ordering::Relaxed);
         } else {
-            log.pending.push_back(Pending { number, end });
+            log.pending.push_back(Pending { number, end, bytes });
         }
     }
 
     /// Moves the high watermark over all that is durable. Returns whether it moved.
     pub(crate) fn publish(&self, durable: u64) -> bool {
         let mut log = self.log.lock();
-        let mut end = None;
+        let (mut end, mut bytes) = (None, 0);
         while let Some(next) = log.pending.front().filter(|next| next.number <= durable) {
             end = Some(next.end);
+            bytes += next.bytes;
             log.pending.pop_front();
         }
         // Under the lock: an append that needs no entry publishes by itself, in the same order.
         if let Some(end) = end.filter(|_| !self.is_fenced()) {
             self.high_watermark.fetch_max(end, Ordering::AcqRel);
+            self.published_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         drop(log);
         if end.is_some() {

@@ -5,6 +5,7 @@ mod durable;
 mod filters;
 mod keyed;
 mod produce;
+mod rates;
 mod reads;
 mod steps;
 mod storm;
