@@ -8,14 +8,18 @@
 //!
 //! Writers hold `log`; readers hold nothing: they see an atomic high watermark and a list of segments that is replaced whole.
 
+mod publish;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use annals_wire::internal::InlineBatch;
 
+use publish::Pending;
+pub use publish::Published;
+
 use super::{
     disk::File,
     key::{Level, PartitionKey, PartitionSettings},
-    mutant::{Mutant, planted},
     queue::Upto,
     ranges::Ranges,
     segment::{DATA_START, FOOTER_ROOM, Segment},
@@ -42,23 +46,6 @@ pub(crate) struct Spare {
     pub(crate) file: Arc<dyn File>,
     pub(crate) allocated: u64,
     pub(crate) path: String,
-}
-
-/// Visible once `number` is durable.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    number: u64,
-    end: i64,
-    bytes: u64,
-}
-
-/// What became visible since this run began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Published {
-    /// Records.
-    pub records: u64,
-    /// Their batches, headers included, in bytes.
-    pub bytes: u64,
 }
 
 /// What only a writer may touch.
@@ -271,15 +258,6 @@ impl Partition {
         self.high_watermark.load(Ordering::Acquire)
     }
 
-    /// What became visible since this run began. The two numbers may be of moments a batch apart.
-    pub fn published(&self) -> Published {
-        let records = self.high_watermark().saturating_sub(self.opened_at);
-        Published {
-            records: u64::try_from(records).unwrap_or(0),
-            bytes: self.published_bytes.load(Ordering::Relaxed),
-        }
-    }
-
     /// Bytes of all segments, without what is only allocated.
     pub fn bytes(&self) -> u64 {
         self.segments.load().iter().map(|segment| segment.end()).sum()
@@ -421,39 +399,6 @@ impl Partition {
         let mut segments = Vec::clone(&self.segments.load());
         segments.push(Arc::clone(segment));
         self.segments.store(Arc::new(segments));
-    }
-
-    /// A batch of so many bytes up to `end` was written; visible once `number` is durable. `durable`: it is already.
-    pub(crate) fn written(&self, log: &mut Log, end: i64, bytes: u64, number: u64, durable: bool) {
-        log.next_offset = end;
-        self.log_end.store(end, Ordering::Release);
-        if (durable && log.pending.is_empty()) || planted(Mutant::PublishedEarly) {
-            self.high_watermark.store(end, Ordering::Release);
-            self.published_bytes.fetch_add(bytes, Ordering::Relaxed);
-        } else {
-            log.pending.push_back(Pending { number, end, bytes });
-        }
-    }
-
-    /// Moves the high watermark over all that is durable. Returns whether it moved.
-    pub(crate) fn publish(&self, durable: u64) -> bool {
-        let mut log = self.log.lock();
-        let (mut end, mut bytes) = (None, 0);
-        while let Some(next) = log.pending.front().filter(|next| next.number <= durable) {
-            end = Some(next.end);
-            bytes += next.bytes;
-            log.pending.pop_front();
-        }
-        // Under the lock: an append that needs no entry publishes by itself, in the same order.
-        if let Some(end) = end.filter(|_| !self.is_fenced()) {
-            self.high_watermark.fetch_max(end, Ordering::AcqRel);
-            self.published_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        drop(log);
-        if end.is_some() {
-            self.notify();
-        }
-        end.is_some()
     }
 
     /// Where the history of `epoch` ends in this log: a reader beyond it, whose last batch was of that epoch, read
