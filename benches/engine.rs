@@ -83,6 +83,7 @@ impl Engine {
                 records_crc32: walked.crc32,
                 attributes: Attributes(0),
                 expected_next_offset: None,
+                sequence: None,
             })
             .collect();
         loop {

@@ -1,7 +1,7 @@
 //! Finds the records in the body of a produce call, without decoding them and without copying them.
 //!
 //! ```text
-//! ProduceRequest   0A topic   10 partition   18 durability   20 expected   35 crc:4   38 codec   42 request_id
+//! ProduceRequest   0A topic   10 partition   18 durability   20 expected   2A producer   35 crc:4   38 codec   42 request_id
 //!                  72 len packed   |   7A len Record   7A len Record   ...
 //!                                      `------- the run, verbatim ------'
 //! ```
@@ -21,9 +21,10 @@ mod step;
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes};
+use prost::Message as _;
 
 use crate::chunks::{Chunks, Cursor, Parts};
-use crate::v1::{Codec, Durability};
+use crate::v1::{Codec, Durability, ProducerSequence};
 use crate::varint;
 use crate::walk::whole_records;
 
@@ -40,6 +41,8 @@ pub struct ScannedProduce {
     pub durability_number: i32,
     /// The offset the first record has to get.
     pub expected_next_offset: Option<i64>,
+    /// Under which sequence of which producer it is stored.
+    pub producer: Option<ProducerSequence>,
     /// What the caller computed over the payload.
     pub records_crc32: Option<u32>,
     /// Number of the codec; see [`Self::codec`].
@@ -251,6 +254,7 @@ impl<'a> Holder<'a> for Produce<'a> {
             (2, VARINT) => out.partition = Some(low_u32(value(cursor)?)),
             (3, VARINT) => out.durability_number = low_u32(value(cursor)?).cast_signed(),
             (4, VARINT) => out.expected_next_offset = Some(value(cursor)?.cast_signed()),
+            (5, LEN) => merge(cursor, out.producer.get_or_insert_default())?,
             (6, I32) => out.records_crc32 = Some(four(cursor)?),
             (7, VARINT) => out.codec_number = low_u32(value(cursor)?).cast_signed(),
             (8, LEN) => out.request_id = text(cursor, 8)?,
@@ -263,7 +267,7 @@ impl<'a> Holder<'a> for Produce<'a> {
                 let record = delimited(cursor)?;
                 self.runs.push(start..record.end);
             }
-            (number @ (1..=4 | 6..=8 | 14..=15), _) => return Err(ScanReason::WireType(number)),
+            (number @ (1..=8 | 14..=15), _) => return Err(ScanReason::WireType(number)),
             (number, wire) => skip(cursor, number, wire)?,
         }
         Ok(())
@@ -320,6 +324,28 @@ fn bytes(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, ScanReason> {
     let mut bytes = Vec::with_capacity(len.min(cursor.remaining()));
     cursor.pieces(len, |piece| bytes.put_slice(piece)).ok_or(ScanReason::Truncated)?;
     Ok(bytes)
+}
+
+/// Bytes that are read without a list on the heap: more than any sequence takes.
+const SMALL: usize = 64;
+
+/// Reads a field that holds a sequence; should it come twice, stock decoders merge the two.
+fn merge(cursor: &mut Cursor<'_>, into: &mut ProducerSequence) -> Result<(), ScanReason> {
+    let content = cursor.clone();
+    let range = delimited(cursor)?;
+    let mut small = [0; SMALL];
+    let mut room = small.as_mut_slice();
+    let mut content = content;
+    value(&mut content)?;
+    let merged = if range.len() <= SMALL {
+        content.pieces(range.len(), |piece| room.put_slice(piece)).ok_or(ScanReason::Truncated)?;
+        into.merge(small.get(..range.len()).unwrap_or_default())
+    } else {
+        let mut large = Vec::with_capacity(range.len());
+        content.pieces(range.len(), |piece| large.put_slice(piece)).ok_or(ScanReason::Truncated)?;
+        into.merge(&large[..])
+    };
+    merged.map_err(|_| ScanReason::Message(5))
 }
 
 /// Steps over an unknown field, groups and all.

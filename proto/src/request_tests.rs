@@ -3,18 +3,29 @@ use crate::testing::{any_cuts, any_records, run_of, split};
 use crate::v1::{ProduceRequest, ProduceStreamRequest};
 use proptest::option;
 use proptest::prelude::*;
-use prost::Message as _;
 
 fn any_request() -> impl Strategy<Value = ProduceRequest> {
-    let head = ("[a-z.]{0,20}", option::of(any::<u32>()), 0..5_i32, option::of(any::<i64>()));
+    let producer = (any::<i64>(), any::<u32>(), any::<u32>()).prop_map(
+        |(producer_id, producer_epoch, base_sequence)| ProducerSequence {
+            producer_id,
+            producer_epoch,
+            base_sequence,
+        },
+    );
+    let head =
+        ("[a-z.]{0,20}", option::of(any::<u32>()), 0..5_i32, option::of(any::<i64>()), option::of(producer));
     let tail = (option::of(any::<u32>()), 0..3_i32, "[a-z]{0,9}", any_records(6));
     (head, tail).prop_map(
-        |((topic, partition, durability, expected_next_offset), (crc, codec, request_id, records))| {
+        |(
+            (topic, partition, durability, expected_next_offset, producer),
+            (crc, codec, request_id, records),
+        )| {
             ProduceRequest {
                 topic,
                 partition,
                 durability,
                 expected_next_offset,
+                producer,
                 records_crc32: crc,
                 codec,
                 request_id,
@@ -31,6 +42,7 @@ fn same(scanned: &ScannedProduce, decoded: &ProduceRequest) -> Result<(), TestCa
     prop_assert_eq!(scanned.partition, decoded.partition);
     prop_assert_eq!(scanned.durability_number, decoded.durability);
     prop_assert_eq!(scanned.expected_next_offset, decoded.expected_next_offset);
+    prop_assert_eq!(scanned.producer, decoded.producer);
     prop_assert_eq!(scanned.records_crc32, decoded.records_crc32);
     prop_assert_eq!(scanned.codec_number, decoded.codec);
     prop_assert_eq!(&scanned.request_id, &decoded.request_id);
@@ -89,6 +101,9 @@ fn odd_bodies_are_refused_with_a_reason() {
         (b"\x78\x00", 0, ScanReason::WireType(15)),
         (b"\x0a\x01\xff", 0, ScanReason::Utf8(1)),
         (b"\x42\x01\xff", 0, ScanReason::Utf8(8)),
+        (b"\x28\x00", 0, ScanReason::WireType(5)),
+        (b"\x2a\x01\x08", 0, ScanReason::Message(5)),
+        (b"\x2a\x03\x08\x01", 0, ScanReason::Truncated),
         (b"\x72\x81\x00x", 0, ScanReason::Padded),
         (b"\xf2\x00\x01x", 0, ScanReason::Padded),
         (b"\x72\x01x\x7a\x00", 0, ScanReason::TwoPayloads),
@@ -105,7 +120,7 @@ fn odd_bodies_are_refused_with_a_reason() {
 
 #[test]
 fn unknown_fields_are_stepped_over() {
-    let body = b"\x0a\x01t\x2a\x02\x08\x01\xf9\x0612345678\xfd\x061234\xf3\x06\x08\x01\xfb\x06\xfc\x06\xf4\x06\xf8\x06\x05\x10\x07";
+    let body = b"\x0a\x01t\x4a\x02\x08\x01\xf9\x0612345678\xfd\x061234\xf3\x06\x08\x01\xfb\x06\xfc\x06\xf4\x06\xf8\x06\x05\x10\x07";
     let scanned = scan(&split(body, &[])).unwrap();
     assert_eq!((scanned.topic.as_str(), scanned.partition), ("t", Some(7)));
     let deep = [[0xf3, 0x06].repeat(101), [0xf4, 0x06].repeat(101)].concat();

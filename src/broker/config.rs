@@ -65,6 +65,8 @@ pub struct Limits {
     pub max_topic_partitions: u32,
     /// Partitions of all topics.
     pub max_partitions: u32,
+    /// Producers that are known.
+    pub max_producers: u32,
     /// Groups.
     pub max_groups: u32,
     /// Committed positions of all groups.
@@ -102,6 +104,7 @@ impl Default for Limits {
             max_topics: 10_000,
             max_topic_partitions: limits::MAX_PARTITIONS,
             max_partitions: 20_000,
+            max_producers: 10_000,
             max_groups: 10_000,
             max_committed: 500_000,
             max_waiting: 20_000,

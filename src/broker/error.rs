@@ -155,6 +155,31 @@ pub enum Error {
         /// The id.
         request_id: String,
     },
+    /// The producer's next batch in this partition has another sequence.
+    SequenceGap {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// Sequence that came.
+        sequence: u32,
+        /// Sequence that has to come.
+        expected: u32,
+    },
+    /// Somebody opened the producer since.
+    ProducerFenced {
+        /// Id of the producer.
+        producer_id: i64,
+        /// Epoch of the caller.
+        epoch: u32,
+        /// Epoch in force.
+        current: u32,
+    },
+    /// There is no such producer, or not any more.
+    ProducerExpired {
+        /// Id of the producer.
+        producer_id: i64,
+    },
     /// The disk is full; service resumes by itself.
     DiskFull {
         /// When to try again.
@@ -227,6 +252,9 @@ impl Error {
             Self::LogTruncated { .. } => "LOG_TRUNCATED",
             Self::ExpectedOffsetMismatch { .. } | Self::CommitBackwards { .. } => "EXPECTED_OFFSET_MISMATCH",
             Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
+            Self::SequenceGap { .. } => "SEQUENCE_GAP",
+            Self::ProducerFenced { .. } => "FENCED",
+            Self::ProducerExpired { .. } => "PRODUCER_EXPIRED",
             Self::DiskFull { .. } => "DISK_FULL",
             Self::Throttled { .. } => "THROTTLED",
             Self::PartitionFenced { .. } => "PARTITION_FENCED",
@@ -317,6 +345,18 @@ impl fmt::Display for Error {
             Self::RequestIdReused { request_id } => {
                 write!(f, "request id {request_id:?} came with another request before. Use a new id for each new request")
             }
+            Self::SequenceGap { topic, partition, sequence, expected } => write!(
+                f,
+                "sequence {sequence} came for {topic}[{partition}], where {expected} is next, and no batch of the last 64 is it. Send what came before first; what lies further back is stored"
+            ),
+            Self::ProducerFenced { producer_id, epoch, current } => write!(
+                f,
+                "producer {producer_id} was opened by somebody else: its epoch is {current}, not {epoch}. Stop, or open it again if this is the one to go on"
+            ),
+            Self::ProducerExpired { producer_id } => write!(
+                f,
+                "producer {producer_id} is not known, or was not used for so long that it is not known any more. Open a producer"
+            ),
             Self::DiskFull { retry_delay } => write!(
                 f,
                 "the disk is full; reading and committing go on, and writing resumes by itself when there is space. Try again in {} ms",

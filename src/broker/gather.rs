@@ -21,7 +21,7 @@ use super::{
     sorter::{Bin, Sorter},
 };
 use crate::{
-    storage::{Append, Level, Partition},
+    storage::{Append, Level, Partition, Sequence},
     sync::Arc,
 };
 
@@ -33,6 +33,7 @@ pub(crate) struct Request {
     pub(crate) level: Option<Level>,
     pub(crate) expected_next_offset: Option<i64>,
     pub(crate) once: Option<Once>,
+    pub(crate) sequence: Option<Sequence>,
     records_crc32: Option<u32>,
     codec: Codec,
     payload: Payload,
@@ -94,6 +95,15 @@ impl Request {
         if scanned.partition.is_none() && scanned.expected_next_offset.is_some() {
             return Err(Error::argument("partition", "`expected_next_offset` needs a partition"));
         }
+        if scanned.partition.is_none() && scanned.producer.is_some() {
+            return Err(Error::argument("partition", "`producer` needs a partition"));
+        }
+        if !scanned.request_id.is_empty() && scanned.producer.is_some() {
+            return Err(Error::argument(
+                "request_id",
+                "not together with `producer`: each makes a retry harmless",
+            ));
+        }
         let once = once(&principal, &scanned)?;
         Ok(Self {
             topic: scanned.topic,
@@ -101,6 +111,11 @@ impl Request {
             level,
             expected_next_offset: scanned.expected_next_offset,
             once,
+            sequence: scanned.producer.map(|producer| Sequence {
+                producer_id: producer.producer_id,
+                producer_epoch: producer.producer_epoch,
+                base_sequence: producer.base_sequence,
+            }),
             records_crc32: scanned.records_crc32,
             codec,
             payload: scanned.payload,
@@ -118,6 +133,7 @@ impl Request {
             level: Some(Level::Fsync),
             expected_next_offset: None,
             once: None,
+            sequence: None,
             records_crc32: output.records_crc32,
             codec: Codec::Unspecified,
             payload: Payload::Records(output.records),
@@ -228,6 +244,7 @@ impl Part {
             records_crc32: self.crc32,
             attributes: self.attributes,
             expected_next_offset,
+            sequence: None,
         }
     }
 

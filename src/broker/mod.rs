@@ -15,8 +15,8 @@
 //! 1. **Decide, enqueue and apply under the same locks**, so the order of the journal is the order in which the state
 //!    changed. Every object keeps the number of its last entry, and an answer, a refusal, a duplicate or an event waits
 //!    until the highest entry it read is durable.
-//! 2. **Room in the journal comes before the first lock** and nobody waits under one. Order of locks: requests, groups,
-//!    topics, then (inside storage) partitions ascending.
+//! 2. **Room in the journal comes before the first lock** and nobody waits under one. Order of locks: requests,
+//!    producers and their gates, groups, topics, then (inside storage) partitions ascending.
 //! 3. **Topics are looked up without a lock** (`catalog`). A topic can be deleted between look-up and append; storage
 //!    refuses the append then, and the call starts over.
 //! 4. **No wake-up is missed** (`waiters`): ask the version, look, register with that version.
@@ -40,7 +40,7 @@ mod outputs;
 mod page;
 mod position;
 mod produce;
-mod rates;
+mod producers;
 mod read;
 mod settle;
 mod sift;
@@ -62,19 +62,18 @@ pub use config::{Config, Limits, TopicDefaults};
 pub use error::Error;
 pub use filter::Filter;
 pub use produce::PendingAck;
-pub use rates::{GroupStats, Latency, Rate, Stats, StatsSelection, TopicStats};
 pub use step::Step;
 pub use subscribe::Subscription;
 pub use types::*;
 
 use crate::{
     clock::Clock,
-    state::{Groups, Requests, State, Topics},
+    state::{Groups, Producers, Requests, State, Topics},
     storage::{Disk, OpenError, Options, Report, Runner, Section, Storage},
     sync::{Arc, AtomicUsize, Mutex, Ordering},
 };
 use catalog::Catalog;
-use rates::Rates;
+use producers::Holders;
 
 /// When to come back after a refusal that heals by itself.
 const RETRY_SOON: Duration = Duration::from_millis(200);
@@ -92,6 +91,7 @@ const STOP_WAIT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 struct Truth {
     requests: Mutex<Requests>,
+    producers: Mutex<Producers>,
     groups: Mutex<Groups>,
     topics: Mutex<Topics>,
 }
@@ -100,9 +100,10 @@ impl Truth {
     /// For a snapshot: one part after the other, each locked only as long as it takes to clone pointers.
     fn capture(&self) -> Vec<Section> {
         let requests = self.requests.lock().freeze();
+        let producers = self.producers.lock().freeze();
         let groups = self.groups.lock().freeze();
         let topics = self.topics.lock().freeze();
-        [requests, groups, topics].into_iter().map(crate::state::Frozen::section).collect()
+        [requests, groups, topics].into_iter().chain(producers).map(crate::state::Frozen::section).collect()
     }
 }
 
@@ -114,7 +115,7 @@ pub struct Broker {
     config: Config,
     truth: Arc<Truth>,
     catalog: Catalog,
-    rates: Rates,
+    holders: Holders,
     /// Set once, with the time streams have left.
     drain: watch::Sender<Option<Duration>>,
     /// Reads that may wait.
@@ -160,12 +161,13 @@ impl Broker {
         let (storage, report) = Storage::open(disk, Arc::clone(&clock), options, &mut state)?;
         let broker = Self {
             catalog: Catalog::new(&state.topics, &storage),
+            holders: Holders::new(&state.producers, &storage),
             storage,
-            rates: Rates::new(Arc::clone(&clock)),
             clock,
             config,
             truth: Arc::new(Truth {
                 requests: Mutex::new(state.requests),
+                producers: Mutex::new(state.producers),
                 groups: Mutex::new(state.groups),
                 topics: Mutex::new(state.topics),
             }),
@@ -211,13 +213,6 @@ impl Broker {
     /// Whether [`Broker::drain`] was called.
     pub fn draining(&self) -> bool {
         self.drain.borrow().is_some()
-    }
-
-    /// Returns once [`Broker::drain`] was called.
-    pub async fn until_drained(&self) {
-        // The sender lives in the broker, so this is never its end.
-        let mut drain = self.drain.subscribe();
-        let _called = drain.wait_for(Option::is_some).await;
     }
 
     /// Bytes that were read could not be sent: they are verified again before they are served again.

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     state::{Done, write_entry},
-    storage::{Append, AppendError, Appended, Class, Durable, Level, Mode, Receipt, Room},
+    storage::{Append, AppendError, Appended, Class, Durable, Level, Mode, Receipt, Room, Sequence},
     sync::Arc,
 };
 
@@ -164,9 +164,10 @@ impl Broker {
             let tried = match self.prepare(road.sizes()).await {
                 Ok(()) => {
                     let room = self.room(road.journal_bytes(), Class::Data).await?;
-                    match &request.once {
-                        None => self.append(room, &road),
-                        Some(once) => self.append_once(room, &road, once),
+                    match (&request.once, &request.sequence) {
+                        (None, None) => self.append(room, &road),
+                        (None, Some(sequence)) => self.append_in_sequence(room, &road, sequence),
+                        (Some(once), _) => self.append_once(room, &road, once),
                     }
                 }
                 Err(error) => Err(Refused::Append(error)),
@@ -176,7 +177,7 @@ impl Broker {
                 Err(Refused::Error(error)) => error,
                 Err(Refused::Append(error)) => {
                     let place = |batch| Some((topic, road.lanes.get(batch).copied()?));
-                    match self.appended_not(&error, place, request.expected_next_offset) {
+                    match self.appended_not(&error, place, &Wanted::of(request)) {
                         Ok(Tried::Prepare) => continue,
                         Ok(Tried::TopicGone) => return Ok(Outcome::Again),
                         Err(error) => error,
@@ -215,6 +216,20 @@ impl Broker {
         Ok(Outcome::Stored(PendingAck { produced: road.produced(&receipt), durability }))
     }
 
+    /// The producer holds still meanwhile: nobody opens it anew between the check and the append.
+    fn append_in_sequence(
+        &self,
+        room: Room,
+        road: &Road<'_>,
+        sequence: &Sequence,
+    ) -> Result<Outcome, Refused> {
+        let Sequence { producer_id, producer_epoch, .. } = *sequence;
+        let holder = self.holders.get(producer_id).map_err(Refused::Error)?;
+        let mut gate = holder.gate();
+        gate.pass(producer_id, producer_epoch, self.clock.wall_ms()).map_err(Refused::Error)?;
+        self.append(room, road)
+    }
+
     fn append_once(&self, room: Room, road: &Road<'_>, once: &Once) -> Result<Outcome, Refused> {
         let mut requests = self.truth.requests.lock();
         if let Some(done) = once.seen(&requests).map_err(Refused::Error)? {
@@ -240,7 +255,7 @@ impl Broker {
         &self,
         error: &AppendError,
         place: impl Fn(usize) -> Option<(&'a Arc<Topic>, &'a Arc<Lane>)>,
-        expected_next_offset: Option<i64>,
+        wanted: &Wanted,
     ) -> Result<Tried, Error> {
         let place = |batch| {
             let (topic, lane) = place(batch).expect("storage names the batches it was given");
@@ -251,8 +266,15 @@ impl Broker {
             AppendError::NotPrepared { .. } => return Ok(Tried::Prepare),
             AppendError::Removed { .. } => return Ok(Tried::TopicGone),
             AppendError::OffsetMismatch { batch, next_offset } => {
-                let ((topic, partition), expected) = (place(batch), expected_next_offset.unwrap_or_default());
+                let ((topic, partition), expected) = (place(batch), wanted.offset);
                 Error::ExpectedOffsetMismatch { topic, partition, expected, actual: next_offset }
+            }
+            AppendError::SequenceGap { batch, expected } => {
+                let ((topic, partition), sequence) = (place(batch), wanted.sequence);
+                Error::SequenceGap { topic, partition, sequence, expected }
+            }
+            AppendError::TooManyProducers { limit } => {
+                Error::LimitReached { what: "partitions that know a producer", limit }
             }
             AppendError::Fenced { batch } => fenced(place(batch)),
             AppendError::Unsettled { key } => fenced((self.name_of(key), key.partition)),
@@ -272,6 +294,22 @@ impl Broker {
         };
         let produced = Produced { appends: answers_again(request, produced)?, duplicate: true };
         Ok(PendingAck { produced, durability: Some(self.storage.durable(done.number)) })
+    }
+}
+
+/// What a request wants of the place it goes to.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    offset: i64,
+    sequence: u32,
+}
+
+impl Wanted {
+    fn of(request: &Request) -> Self {
+        Self {
+            offset: request.expected_next_offset.unwrap_or_default(),
+            sequence: request.sequence.map_or(0, |sequence| sequence.base_sequence),
+        }
     }
 }
 
@@ -334,9 +372,9 @@ impl Road<'_> {
     }
 
     fn appends(&self) -> SmallVec<[Append<'_>; 1]> {
-        let expected = self.request.expected_next_offset;
+        let (expected, sequence) = (self.request.expected_next_offset, self.request.sequence);
         let appends = self.split.parts.iter().zip(&self.lanes);
-        appends.map(|(part, lane)| part.append(&lane.partition, expected)).collect()
+        appends.map(|(part, lane)| Append { sequence, ..part.append(&lane.partition, expected) }).collect()
     }
 
     /// All or nothing where it must be: with an id, and at fsync when several partitions are touched.
@@ -358,7 +396,7 @@ impl Road<'_> {
                 leader_epoch: appended.leader_epoch,
                 append_time_ms: appended.append_time_ms,
                 level: appended.level,
-                duplicate: false,
+                duplicate: appended.duplicate,
                 record_indexes: part.record_indexes.clone(),
             });
         Produced { appends: appends.collect(), duplicate: false }

@@ -26,7 +26,7 @@ use super::{
     gather::Request,
     once::Once,
     outputs::{self, Outputs},
-    produce::{BATCH_DONE_BYTES, MOST_ROUNDS, Refused, Tried, answers_again},
+    produce::{BATCH_DONE_BYTES, MOST_ROUNDS, Refused, Tried, Wanted, answers_again},
     settle::room_for,
 };
 use crate::{
@@ -132,7 +132,7 @@ impl Broker {
                 Err(Refused::Error(error)) => return Err(error),
                 Err(Refused::Append(error)) => {
                     let place = |batch| outputs.place(batch);
-                    match self.appended_not(&error, place, None)? {
+                    match self.appended_not(&error, place, &Wanted::default())? {
                         Tried::Prepare => {}
                         Tried::TopicGone => return Ok(Outcome::Again),
                     }
@@ -197,7 +197,7 @@ impl Broker {
         // A number beyond the newest is none: the journal closed, and the ack will say so.
         for (number, body) in numbers.zip(commit.iter().chain(&done)) {
             if number <= self.storage.last_number() {
-                self.apply_commit(&mut groups, number, body);
+                groups.apply(number, body);
                 requests.apply(number, body);
             }
         }

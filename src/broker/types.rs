@@ -91,6 +91,32 @@ pub struct PartitionAppend {
     pub record_indexes: Vec<u32>,
 }
 
+/// A producer that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedProducer {
+    /// Above 0.
+    pub producer_id: i64,
+    /// From 1; raised each time its name is opened.
+    pub producer_epoch: u32,
+    /// Where it stands, in order of topic and partition; nothing of a new one.
+    pub positions: Vec<ProducerPosition>,
+}
+
+/// Where a producer stands in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerPosition {
+    /// Topic name.
+    pub topic: Arc<str>,
+    /// Topic id.
+    pub topic_id: TopicId,
+    /// Partition.
+    pub partition: u32,
+    /// Sequence that its next batch starts with.
+    pub next_sequence: u32,
+    /// Offset of its last record.
+    pub last_offset: i64,
+}
+
 /// A read from any number of partitions.
 #[derive(Clone, Debug)]
 pub struct Fetch {

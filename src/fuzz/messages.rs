@@ -66,6 +66,7 @@ fn judge(whole: &Scanned, cut: &Scanned, stock: Result<v1::ProduceRequest, Decod
                 partition: scanned.partition,
                 durability: scanned.durability_number,
                 expected_next_offset: scanned.expected_next_offset,
+                producer: scanned.producer,
                 records_crc32: scanned.records_crc32,
                 codec: scanned.codec_number,
                 request_id: scanned.request_id.clone(),

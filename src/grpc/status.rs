@@ -83,6 +83,7 @@ impl Verdict {
 }
 
 /// What an error of the broker is to a caller.
+#[expect(clippy::too_many_lines, reason = "each variant once, in one place")]
 pub(crate) fn verdict(error: &Error) -> Verdict {
     let new = |code| Verdict::new(code, error.reason(), error);
     match error {
@@ -138,6 +139,18 @@ pub(crate) fn verdict(error: &Error) -> Verdict {
         Error::RequestIdReused { request_id } => {
             new(Code::InvalidArgument).field("request_id").with("request_id", request_id)
         }
+        Error::SequenceGap { topic, partition, sequence, expected } => new(Code::FailedPrecondition)
+            .place(topic, *partition)
+            .with("sequence", sequence)
+            .with("expected", expected),
+        Error::ProducerFenced { producer_id, epoch, current } => new(Code::FailedPrecondition)
+            .subject(&format!("producer {producer_id}"))
+            .with("producer_id", producer_id)
+            .with("epoch", epoch)
+            .with("current", current),
+        Error::ProducerExpired { producer_id } => new(Code::FailedPrecondition)
+            .subject(&format!("producer {producer_id}"))
+            .with("producer_id", producer_id),
         Error::DiskFull { retry_delay } | Error::Throttled { retry_delay } => {
             new(Code::ResourceExhausted).retry(*retry_delay)
         }

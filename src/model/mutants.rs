@@ -250,6 +250,20 @@ const ROWS: &[Row] = &[
     row(SnapshotNumberTooHigh, LOSS, |plan| plan.often.snapshot = 5),
     row(SnapshotNameUnflushed, &["R1", "R5", "R10", "R11", "R14"], any),
     row(AnswersForgotten, &["R5", "R8"], |plan| plan.often.group = 6),
+    row(SequencesNotCounted, &["R6"], any),
+    row(DuplicateNotAwaited, LOSS, |plan| {
+        plan.again_one_in = 1;
+        plan.often.commit = 1;
+    }),
+    row(SequencesNotInSnapshot, &["R6"], |plan| plan.often.snapshot = 4),
+    // What a start finds beyond the partition's end there cannot be.
+    row(SequencesAheadOfSnapshot, &["R6", "R14"], |plan| {
+        weak(plan);
+        plan.often.snapshot = 8;
+        plan.values = Values::Fixed(700);
+    }),
+    row(ExtentsNotCounted, &["R6"], any),
+    row(WalkNotCounted, &["R6"], any),
     row(RootBeforeJournal, LOSS, any),
     row(EpochNotBumped, &["R4"], any),
     row(NoSnapshotAtStart, &["R11"], any),

@@ -109,6 +109,9 @@ pub struct Plan {
     pub wish_percent: usize,
     /// During one commit cycle, snapshot or round of upkeep in so many, while it flushes, somebody appends; 0 = none.
     pub meanwhile_one_in: usize,
+    /// Of the appends to one partition two in three carry a sequence, and in so many one of an earlier batch is sent again;
+    /// 0 = none.
+    pub again_one_in: u64,
 }
 
 impl Plan {
@@ -148,6 +151,7 @@ impl Plan {
             flip_in: "",
             wish_percent: rng.pick(&[33, 33, 5]),
             meanwhile_one_in: 8,
+            again_one_in: 4,
         }
     }
 }

@@ -122,7 +122,6 @@ async fn start_over(
             return Err(error);
         }
     };
-    tokio::spawn(Arc::clone(&broker).keep_rates());
     door.open(Arc::clone(&broker), clock).await;
     Ok(Server { address, report, broker, running, door, accepting, stop, config })
 }

@@ -1,16 +1,17 @@
-//! The truth that is not records: topics, committed offsets, request ids.
+//! The truth that is not records: topics, committed offsets, request ids, producers.
 //!
 //! A pure machine: [`State::apply`] takes one entry after the other and knows no time, no disk and no chance. The
 //! broker decides entries, the journal orders them, recovery replays them through the same `apply`; so what a
 //! client was told and what a restart finds cannot differ.
 //!
 //! ```text
-//!            +-- Topics    names, ids, settings
-//!   entry -> +-- Groups    what each group has committed, by topic id; its settings, its members and what they own
-//!            +-- Requests  what requests with an id were answered
+//!            +-- Topics     names, ids, settings
+//!   entry -> +-- Groups     what each group has committed, by topic id; its settings, its members and what they own
+//!            +-- Requests   what requests with an id were answered
+//!            +-- Producers  ids, names and epochs of those who store with sequences
 //! ```
 //!
-//! The three never look at each other: each is right by itself after any entry. That is what lets the broker keep
+//! They never look at each other: each is right by itself after any entry. That is what lets the broker keep
 //! each behind a lock of its own, and lets a snapshot take them one after the other while work goes on:
 //!
 //! 1. Each part keeps the number of the last entry it has seen and skips entries up to it. Its image is exact at
@@ -23,6 +24,7 @@
 //!    ([`Frozen::section`]), so that only the first happens under a lock.
 
 mod groups;
+mod producers;
 mod requests;
 mod topics;
 
@@ -36,6 +38,7 @@ pub use groups::{
     Committed, Group, GroupEvent, GroupSettings, GroupStart, Groups, Member, Membership, Owned, Subscription,
     TopicView, decide, given_keys, keys,
 };
+pub use producers::{Producer, Producers};
 pub use requests::{Done, RequestKey, Requests};
 pub use topics::{Settings, Topic, Topics};
 
@@ -50,6 +53,8 @@ pub struct State {
     pub groups: Groups,
     /// What requests with an id were answered.
     pub requests: Requests,
+    /// Ids, names and epochs of those who store with sequences.
+    pub producers: Producers,
 }
 
 impl State {
@@ -58,6 +63,7 @@ impl State {
         self.topics.apply(number, body)?;
         self.groups.apply(number, body);
         self.requests.apply(number, body);
+        self.producers.apply(number, body);
         Ok(())
     }
 
@@ -68,6 +74,7 @@ impl State {
             Some(Part::Topics(topics)) => self.topics = Topics::thaw(number, topics)?,
             Some(Part::Groups(groups)) => self.groups = Groups::thaw(number, groups)?,
             Some(Part::Requests(requests)) => self.requests = Requests::thaw(number, requests),
+            Some(Part::Producers(producers)) => self.producers = Producers::thaw(number, producers),
             None if image.may_ignore => {}
             None => return Err("a part of the state that this version does not know".into()),
         }
@@ -80,6 +87,7 @@ impl State {
         self.topics.check();
         self.groups.check();
         self.requests.check();
+        self.producers.check();
     }
 }
 
@@ -101,7 +109,11 @@ impl Machine for State {
 
     fn capture(&self, number: u64) -> Vec<Section> {
         let parts = [self.topics.freeze(), self.groups.freeze(), self.requests.freeze()];
-        parts.into_iter().map(|part| Section { number, ..part.section() }).collect()
+        parts
+            .into_iter()
+            .chain(self.producers.freeze())
+            .map(|part| Section { number, ..part.section() })
+            .collect()
     }
 }
 
@@ -145,6 +157,7 @@ enum FrozenPart {
     Topics(topics::FrozenTopics),
     Groups(groups::FrozenGroups),
     Requests(requests::FrozenRequests),
+    Producers(producers::FrozenProducers),
 }
 
 impl Frozen {
@@ -154,6 +167,7 @@ impl Frozen {
             FrozenPart::Topics(topics) => Part::Topics(topics::image(&topics)),
             FrozenPart::Groups(groups) => Part::Groups(groups::image(&groups)),
             FrozenPart::Requests(requests) => Part::Requests(requests::image(&requests)),
+            FrozenPart::Producers(producers) => Part::Producers(producers::image(&producers)),
         };
         let image = internal::StateImage { may_ignore: false, part: Some(part) };
         Section { number: self.number, bytes: image.encode_to_vec() }

@@ -112,7 +112,9 @@ impl Requests {
             | Body::OffsetsCommitted(_)
             | Body::GroupDeleted(_)
             | Body::GroupConfigured(_)
-            | Body::GroupMoved(_) => {}
+            | Body::GroupMoved(_)
+            | Body::ProducerOpened(_)
+            | Body::ProducersExpired(_) => {}
         }
     }
 

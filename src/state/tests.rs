@@ -4,7 +4,8 @@ use annals_wire::{
     ids::TopicId,
     internal::{
         self, BatchDone, GroupConfigured, GroupDeleted, GroupMoved, GroupPosition, OffsetsCommitted,
-        ProduceDone, RequestDone, TopicChanged, TopicDeleted, request_done, state_entry::Body,
+        ProduceDone, ProducerOpened, ProducersExpired, RequestDone, TopicChanged, TopicDeleted, request_done,
+        state_entry::Body,
     },
 };
 use bytes::Bytes;
@@ -236,7 +237,7 @@ fn fit(op: (u8, u8, u8, u8), state: &State, next_id: &mut u8) -> Option<Body> {
     let name = ["a", "b", "c", "d"][usize::from(a % 4)];
     let topic = state.topics.get(name);
     let group = ["g", "h", "i"][usize::from(b % 3)];
-    Some(match kind % 11 {
+    Some(match kind % 14 {
         0 | 1 if topic.is_none() => {
             *next_id += 1;
             created(*next_id, name, u32::from(b % 4) + 1)
@@ -262,6 +263,23 @@ fn fit(op: (u8, u8, u8, u8), state: &State, next_id: &mut u8) -> Option<Body> {
             })
         }
         8 | 9 => Body::GroupMoved(moved(state, group, c)?),
+        10 => {
+            let known = state.producers.named(&Arc::from("p"), group).filter(|_| b % 2 == 0);
+            let opened = known.and_then(|id| Some((id, state.producers.get(id)?.epoch + 1)));
+            let (producer_id, epoch) = opened.unwrap_or((state.producers.next_id() + i64::from(c), 1));
+            let name = if known.is_some() || state.producers.named(&Arc::from("p"), group).is_none() {
+                group
+            } else {
+                ""
+            };
+            let (principal, name, time_ms) = ("p".to_owned(), name.to_owned(), i64::from(c));
+            Body::ProducerOpened(ProducerOpened { producer_id, epoch, principal, name, time_ms })
+        }
+        11 => {
+            let producer_ids =
+                state.producers.iter().map(|(id, _)| id).filter(|id| id % 2 == i64::from(b % 2));
+            Body::ProducersExpired(ProducersExpired { producer_ids: producer_ids.collect() })
+        }
         _ => done(name, group, i64::from(c) * 100_000),
     })
 }
@@ -290,12 +308,12 @@ fn moved(state: &State, group: &str, c: u8) -> Option<GroupMoved> {
 }
 
 /// A section of each part, captured at the states after `at` entries.
-fn sections(history: &[State], at: [usize; 3]) -> Vec<Section> {
+fn sections(history: &[State], at: [usize; 4]) -> Vec<Section> {
     let part = |index: usize, state: &State| {
-        let parts = [state.topics.freeze(), state.groups.freeze(), state.requests.freeze()];
-        parts.into_iter().nth(index).unwrap().section()
+        let parts = [state.topics.freeze(), state.groups.freeze(), state.requests.freeze()].into_iter();
+        parts.chain(state.producers.freeze()).nth(index).map(super::Frozen::section)
     };
-    (0..3).map(|index| part(index, &history[at[index]])).collect()
+    (0..4).filter_map(|index| part(index, &history[at[index]])).collect()
 }
 
 proptest! {
@@ -304,7 +322,7 @@ proptest! {
     #[test]
     fn any_images_and_the_rest_are_the_whole(
         ops in prop::collection::vec(any::<(u8, u8, u8, u8)>(), 1..60),
-        cuts in any::<[prop::sample::Index; 4]>(),
+        cuts in any::<[prop::sample::Index; 5]>(),
     ) {
         let (mut state, mut next_id) = (State::default(), 0);
         let (mut history, mut entries) = (vec![state.clone()], Vec::new());
@@ -317,8 +335,8 @@ proptest! {
             history.push(state.clone());
         }
         // The parts are captured at different times, and the replay starts anywhere before the first of them.
-        let at = [0, 1, 2].map(|part: usize| cuts[part].index(history.len()));
-        let start = cuts[3].index(at.iter().min().unwrap() + 1);
+        let at = [0, 1, 2, 3].map(|part: usize| cuts[part].index(history.len()));
+        let start = cuts[4].index(at.iter().min().unwrap() + 1);
         let mut recovered = State::default();
         for section in sections(&history, at) {
             recovered.restore(&section).unwrap();
@@ -331,6 +349,7 @@ proptest! {
         prop_assert_eq!(&recovered.topics, &state.topics);
         prop_assert_eq!(&recovered.groups, &state.groups);
         prop_assert_eq!(&recovered.requests, &state.requests);
+        prop_assert_eq!(&recovered.producers, &state.producers);
         // And a capture of all at once comes back as it was.
         let mut again = State::default();
         for section in state.capture(entries.len() as u64) {

@@ -170,7 +170,9 @@ impl Topics {
             | Body::GroupDeleted(_)
             | Body::GroupConfigured(_)
             | Body::GroupMoved(_)
-            | Body::RequestDone(_) => {}
+            | Body::RequestDone(_)
+            | Body::ProducerOpened(_)
+            | Body::ProducersExpired(_) => {}
         }
         self.number = number;
         Ok(())

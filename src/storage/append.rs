@@ -25,10 +25,11 @@ use super::{
     mutant::{Mutant, planted},
     partition::{Fit, Log, Partition},
     prepare::spare_needs,
+    producers::{Known, Sequence, Stored},
     queue::{BatchWork, Upto, Work, Works},
     room::Room,
     segment::Segment,
-    storage::Storage,
+    storage::{Storage, sync_point},
 };
 use crate::sync::MutexGuard;
 
@@ -53,6 +54,8 @@ pub struct Append<'a> {
     pub attributes: Attributes,
     /// Append only if this is the partition's next offset.
     pub expected_next_offset: Option<i64>,
+    /// Store it once under this. Only in a call of one batch that is not atomic.
+    pub sequence: Option<Sequence>,
 }
 
 /// How a call is made durable.
@@ -75,6 +78,8 @@ pub struct Appended {
     pub leader_epoch: u32,
     /// What the ack will mean.
     pub level: Level,
+    /// It had been stored before; nothing was now.
+    pub duplicate: bool,
 }
 
 /// What became of each part of a call: mostly there is one.
@@ -105,6 +110,8 @@ struct Locked<'a> {
     level: Level,
     segment: Option<Arc<Segment>>,
     rolls: bool,
+    /// The batch is stored already.
+    stored: Option<Stored>,
     /// Once it has its offsets.
     header: Option<BatchHeader>,
     /// From then on until it is handed to the commit cycle.
@@ -150,7 +157,12 @@ impl Storage {
         self.notice_faults();
         let mut locked = lock_in_order(appends, mode)?;
         for item in &mut locked {
-            check(item)?;
+            self.check(item)?;
+        }
+        if let Some((item, stored)) =
+            locked.first_mut().and_then(|item| item.stored.map(|stored| (item, stored)))
+        {
+            return Ok(self.stored_before(item, stored, room));
         }
         for item in &mut locked {
             place(item)?;
@@ -160,6 +172,64 @@ impl Storage {
         }
         self.write_all(&locked)?;
         Ok(self.count_and_enqueue(locked, room, mode, entries))
+    }
+
+    /// The answer to a batch that is stored already. It waits for all that the partition waits for, and so for that batch.
+    fn stored_before(&self, item: &mut Locked<'_>, stored: Stored, room: Room) -> Receipt {
+        let partition = item.append.partition;
+        let mut ack = item.log.barrier;
+        // What was acked from the page cache may be asked for again with a higher wish.
+        if item.level == Level::Fsync
+            && item.own_level < Level::Fsync
+            && let Some(work) = sync_point(partition, &mut item.log)
+        {
+            // A closed queue: waiting for a number that never comes says so.
+            ack = ack.max(self.queue().push(smallvec![work], Some(room)).unwrap_or(u64::MAX - 1));
+        }
+        if planted(Mutant::DuplicateNotAwaited) {
+            ack = 0;
+        }
+        let epochs = item.log.epochs.iter().rev();
+        let leader_epoch =
+            epochs.clone().find(|start| start.offset <= stored.base_offset).map_or(0, |start| start.epoch);
+        let appended = Appended {
+            base_offset: stored.base_offset,
+            append_time_ms: stored.append_time_ms,
+            leader_epoch,
+            level: item.level,
+            duplicate: true,
+        };
+        Receipt { appended: smallvec![appended], ack, first_entry: ack }
+    }
+
+    fn check(&self, item: &mut Locked<'_>) -> Result<(), AppendError> {
+        let (batch, append) = (item.index, item.append);
+        if append.partition.is_removed() {
+            return Err(AppendError::Removed { batch });
+        }
+        if append.partition.is_fenced() {
+            return Err(AppendError::Fenced { batch });
+        }
+        if let Some(sequence) = &append.sequence {
+            match item.log.producers.look(sequence, append.record_count, append.records_crc32) {
+                Known::Stored(stored) => {
+                    item.stored = Some(stored);
+                    return Ok(());
+                }
+                Known::Gap { expected } => return Err(AppendError::SequenceGap { batch, expected }),
+                Known::Next if item.log.producers.knows(sequence.producer_id) => {}
+                Known::Next => self.may_know_one_more()?,
+            }
+        }
+        let next_offset = item.log.next_offset;
+        if append.expected_next_offset.is_some_and(|expected| expected != next_offset) {
+            return Err(AppendError::OffsetMismatch { batch, next_offset });
+        }
+        let records = i64::from(append.record_count);
+        if records == 0 || next_offset.checked_add(records).is_none() {
+            return Err(AppendError::Fenced { batch });
+        }
+        Ok(())
     }
 
     fn stamp(self: &Arc<Self>, item: &mut Locked<'_>, atomic: bool) {
@@ -183,9 +253,9 @@ impl Storage {
             },
             append_time_ms,
             max_timestamp_ms: append.max_timestamp_ms.max(own),
-            producer_id: 0,
-            producer_epoch: 0,
-            base_sequence: 0,
+            producer_id: append.sequence.map_or(0, |sequence| sequence.producer_id),
+            producer_epoch: append.sequence.map_or(0, |sequence| sequence.producer_epoch),
+            base_sequence: append.sequence.map_or(0, |sequence| sequence.base_sequence),
             records_crc32: append.records_crc32,
         };
         let key = append.partition.key();
@@ -204,6 +274,7 @@ impl Storage {
         let base = item.log.next_offset;
         let segment = Arc::new(Segment::fresh(self.disk(), partition.key(), base, spare));
         let previous = partition.active();
+        item.log.remember_producers(&partition.segments());
         partition.roll(&segment);
         let work = smallvec![Work::Roll { partition: Arc::clone(partition), segment: Arc::clone(&segment) }];
         match self.queue().push(work, None) {
@@ -295,9 +366,11 @@ impl Storage {
         let header = *item.header();
         let number = item.log.barrier;
         item.log.note_epoch(header.leader_epoch, header.base_offset);
-        let bytes = batch_len(item.append);
-        partition.written(&mut item.log, next_offset(&header), bytes, number, self.is_durable(number));
-        self.after_append(partition, &mut item.log, bytes);
+        if !planted(Mutant::SequencesNotCounted) {
+            self.note_sequence(&mut item.log, &header);
+        }
+        partition.written(&mut item.log, next_offset(&header), number, self.is_durable(number));
+        self.after_append(partition, &mut item.log, batch_len(item.append));
     }
 
     /// Tells readers of what was appended, as soon as they may see it. Without the partition's lock.
@@ -327,7 +400,10 @@ fn outcomes(locked: &[Locked<'_>], leader_epoch: u32) -> Outcomes {
         .map(|item| {
             let header = item.header();
             let (base_offset, append_time_ms) = (header.base_offset, header.append_time_ms);
-            (item.index, Appended { base_offset, append_time_ms, leader_epoch, level: item.level })
+            (
+                item.index,
+                Appended { base_offset, append_time_ms, leader_epoch, level: item.level, duplicate: false },
+            )
         })
         .collect();
     outcomes.sort_unstable_by_key(|(index, _)| *index);
@@ -370,7 +446,7 @@ fn count(item: &mut Locked<'_>, mode: Mode, work: &mut Works) -> Option<u64> {
     Some(at)
 }
 
-/// Offset after a batch that [`check`] found possible.
+/// Offset after a batch that [`Storage::check`] found possible.
 fn next_offset(header: &BatchHeader) -> i64 {
     header.next_offset().expect("checked before the offset was given")
 }
@@ -399,31 +475,13 @@ fn lock_in_order<'a>(appends: &'a [Append<'a>], mode: Mode) -> Result<Parts<'a>,
             level,
             segment: None,
             rolls: false,
+            stored: None,
             header: None,
             bytes: None,
             work_at: None,
         });
     }
     Ok(locked)
-}
-
-fn check(item: &Locked<'_>) -> Result<(), AppendError> {
-    let (batch, partition) = (item.index, item.append.partition);
-    if partition.is_removed() {
-        return Err(AppendError::Removed { batch });
-    }
-    if partition.is_fenced() {
-        return Err(AppendError::Fenced { batch });
-    }
-    let next_offset = item.log.next_offset;
-    if item.append.expected_next_offset.is_some_and(|expected| expected != next_offset) {
-        return Err(AppendError::OffsetMismatch { batch, next_offset });
-    }
-    let records = i64::from(item.append.record_count);
-    if records == 0 || next_offset.checked_add(records).is_none() {
-        return Err(AppendError::Fenced { batch });
-    }
-    Ok(())
 }
 
 /// Chooses the segment, or says that the call must roll to the spare. Changes nothing.

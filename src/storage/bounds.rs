@@ -4,11 +4,11 @@
 //! overflow, and asks for no more partitions than there can be. A file that does not pass is damaged.
 
 use annals_wire::{
-    internal::{Entry, PartitionSection, Partitions, Snapshot, entry::Body},
+    internal::{Entry, PartitionSection, Partitions, ProducerWindows, Snapshot, entry::Body},
     limits::MAX_PARTITIONS,
 };
 
-use super::frame::BLOCK;
+use super::{frame::BLOCK, producers};
 
 /// Sequences and numbers of entries: 500 years at a billion a second.
 const MOST: u64 = 1 << 62;
@@ -96,7 +96,11 @@ fn section(section: &PartitionSection) -> Result<(), String> {
         .segments
         .iter()
         .try_for_each(|segment| offset(segment.base).and_then(|()| position(segment.end)))?;
-    section.unwritten.iter().try_for_each(|batch| position(batch.position))
+    section.unwritten.iter().try_for_each(|batch| position(batch.position))?;
+    let windows = section.producers.as_ref();
+    let possible =
+        |windows: &ProducerWindows| producers::check(windows) && windows.next_offset <= section.next_offset;
+    check(windows.is_none_or(possible), "a producer's batches")
 }
 
 #[cfg(test)]

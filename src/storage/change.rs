@@ -130,6 +130,7 @@ impl<'a> Locked<'a> {
     fn carry_out(&mut self, number: u64, storage: &Storage) {
         let Some(settings) = self.becomes else {
             self.partition.mark_removed();
+            storage.forget_producers(&mut self.log, |_| false);
             return;
         };
         if self.is_lowered() && !planted(Mutant::LoweringNotAwaited) {

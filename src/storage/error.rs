@@ -45,6 +45,18 @@ pub enum AppendError {
         /// The partition's next offset.
         next_offset: i64,
     },
+    /// The producer's next batch in the partition has another sequence, and this one is not known.
+    SequenceGap {
+        /// Index into the batches of the call.
+        batch: usize,
+        /// That sequence.
+        expected: u32,
+    },
+    /// Nothing more can be kept of what producers stored last.
+    TooManyProducers {
+        /// In how many partitions producers can be known, counted once in each.
+        limit: u64,
+    },
     /// The active segment has no room: call [`super::Storage::prepare`] without locks, then again.
     NotPrepared {
         /// Index into the batches of the call.

@@ -25,6 +25,7 @@ use super::{
     key::{Level, PartitionSettings},
     keys,
     partition::{Partition, Recovered},
+    producers::Windows,
     ring,
     root::Root,
     scan::Scan,
@@ -181,6 +182,7 @@ fn read_all(segment: Arc<Segment>, next_offset: i64, control: &[(i64, i64)]) {
         segments: vec![segment],
         epochs: Vec::new(),
         append_time_ms: 0,
+        producers: Windows::default(),
     };
     let partition = Partition::recovered(KEY, settings, 1, found);
     let mut asked = 0;

@@ -122,6 +122,20 @@ pub(crate) enum Mutant {
     /// What requests were answered is not in the image of the state, only that they were. A retry gets no answer.
     AnswersForgotten,
 
+    // Producers: a batch is stored once.
+    /// A batch does not count towards its producer's sequence. A retry is stored again.
+    SequencesNotCounted,
+    /// The answer to a retry does not wait for the batch it is about. A lost write is acked.
+    DuplicateNotAwaited,
+    /// A snapshot says nothing of what producers stored last. After a start a retry is stored again, or a gap.
+    SequencesNotInSnapshot,
+    /// A snapshot that leaves an unnamed segment out knows what producers stored in it. A retry of what was lost is acked.
+    SequencesAheadOfSnapshot,
+    /// A start counts what the journal holds inline and no more: not what lies in extents.
+    ExtentsNotCounted,
+    /// A start counts what the journal knows: not what it walked.
+    WalkNotCounted,
+
     // Recovery.
     /// The directory is called made before its journal is.
     RootBeforeJournal,

@@ -8,18 +8,16 @@
 //!
 //! Writers hold `log`; readers hold nothing: they see an atomic high watermark and a list of segments that is replaced whole.
 
-mod publish;
-
 use std::{collections::VecDeque, sync::Arc};
 
 use annals_wire::internal::InlineBatch;
 
-use publish::Pending;
-pub use publish::Published;
-
+pub(crate) use super::epochs::{EpochStart, note_epoch};
 use super::{
     disk::File,
     key::{Level, PartitionKey, PartitionSettings},
+    mutant::{Mutant, planted},
+    producers::Windows,
     queue::Upto,
     ranges::Ranges,
     segment::{DATA_START, FOOTER_ROOM, Segment},
@@ -30,22 +28,19 @@ use crate::{
     sync::{ArcSwap, AtomicBool, AtomicI64, AtomicU8, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering},
 };
 
-/// Most epochs a partition remembers; older ones merge into the oldest.
-const MOST_EPOCHS: usize = 1024;
-
-/// The first offset of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct EpochStart {
-    pub(crate) epoch: u32,
-    pub(crate) offset: i64,
-}
-
 /// Room for the next segment: a file without data, header or final name.
 #[derive(Debug)]
 pub(crate) struct Spare {
     pub(crate) file: Arc<dyn File>,
     pub(crate) allocated: u64,
     pub(crate) path: String,
+}
+
+/// Visible once `number` is durable.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    number: u64,
+    end: i64,
 }
 
 /// What only a writer may touch.
@@ -66,6 +61,11 @@ pub(crate) struct Log {
     pub(crate) dirty: Vec<Arc<Segment>>,
     /// Bytes appended since the last sync point was asked for.
     pub(crate) unsynced_bytes: u64,
+    /// What producers stored last.
+    pub(crate) producers: Windows,
+    /// The same at the base of each segment that has no name yet, as far as that is known: a snapshot that leaves such a
+    /// segment out must not know what lies in it.
+    pub(crate) at_rolls: Vec<(i64, Windows)>,
     pending: VecDeque<Pending>,
 }
 
@@ -88,10 +88,6 @@ pub struct Partition {
     log_start: AtomicI64,
     high_watermark: AtomicI64,
     log_end: AtomicI64,
-    /// Where this run found its end.
-    opened_at: i64,
-    /// Bytes that this run made visible. Raised with the high watermark, under the lock of the log.
-    published_bytes: AtomicU64,
     epoch: u32,
     fenced: AtomicBool,
     /// Why, as first told.
@@ -110,6 +106,8 @@ struct Closed {
     why: String,
     /// What its segments may lack. Snapshots carry it, so that the journal need not be kept for it.
     unwritten: Vec<InlineBatch>,
+    /// What producers stored last is known before this offset only.
+    counted: i64,
 }
 
 impl std::fmt::Debug for Partition {
@@ -143,6 +141,7 @@ pub(crate) struct Recovered {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) epochs: Vec<EpochStart>,
     pub(crate) append_time_ms: i64,
+    pub(crate) producers: Windows,
 }
 
 impl Partition {
@@ -155,6 +154,7 @@ impl Partition {
             segments: Vec::new(),
             epochs: Vec::new(),
             append_time_ms: 0,
+            producers: Windows::default(),
         };
         Self::recovered(key, settings, epoch, nothing)
     }
@@ -189,6 +189,8 @@ impl Partition {
                 epochs: found.epochs,
                 dirty: Vec::new(),
                 unsynced_bytes: 0,
+                producers: found.producers,
+                at_rolls: Vec::new(),
                 pending: VecDeque::new(),
             }),
             entered: Mutex::new(entered),
@@ -200,8 +202,6 @@ impl Partition {
             log_start: AtomicI64::new(found.log_start),
             high_watermark: AtomicI64::new(found.next_offset),
             log_end: AtomicI64::new(found.next_offset),
-            opened_at: found.next_offset,
-            published_bytes: AtomicU64::new(0),
             epoch,
             fenced: AtomicBool::new(false),
             fence: OnceLock::new(),
@@ -283,6 +283,11 @@ impl Partition {
         self.closed.get().map_or(&[], |closed| &closed.unwritten)
     }
 
+    /// Offset before which it is known what producers stored last, if that is not all.
+    pub(crate) fn counted(&self) -> Option<i64> {
+        self.closed.get().map(|closed| closed.counted)
+    }
+
     /// `hook` is called after the high watermark or the log start rose, and when the partition is removed or
     /// fenced; from any thread, so it must not block. Only the first one given counts.
     pub fn set_on_publish(&self, hook: Box<dyn Fn() + Send + Sync>) {
@@ -354,9 +359,9 @@ impl Partition {
         self.notify();
     }
 
-    pub(crate) fn close(&self, why: String, unwritten: Vec<InlineBatch>) {
+    pub(crate) fn close(&self, why: String, unwritten: Vec<InlineBatch>, counted: i64) {
         self.fence(&why);
-        let _first_counts = self.closed.set(Closed { why, unwritten });
+        let _first_counts = self.closed.set(Closed { why, unwritten, counted });
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
@@ -401,6 +406,36 @@ impl Partition {
         self.segments.store(Arc::new(segments));
     }
 
+    /// A batch up to `end` was written; visible once `number` is durable. `durable`: it is already.
+    pub(crate) fn written(&self, log: &mut Log, end: i64, number: u64, durable: bool) {
+        log.next_offset = end;
+        self.log_end.store(end, Ordering::Release);
+        if (durable && log.pending.is_empty()) || planted(Mutant::PublishedEarly) {
+            self.high_watermark.store(end, Ordering::Release);
+        } else {
+            log.pending.push_back(Pending { number, end });
+        }
+    }
+
+    /// Moves the high watermark over all that is durable. Returns whether it moved.
+    pub(crate) fn publish(&self, durable: u64) -> bool {
+        let mut log = self.log.lock();
+        let mut end = None;
+        while let Some(next) = log.pending.front().filter(|next| next.number <= durable) {
+            end = Some(next.end);
+            log.pending.pop_front();
+        }
+        // Under the lock: an append that needs no entry publishes by itself, in the same order.
+        if let Some(end) = end.filter(|_| !self.is_fenced()) {
+            self.high_watermark.fetch_max(end, Ordering::AcqRel);
+        }
+        drop(log);
+        if end.is_some() {
+            self.notify();
+        }
+        end.is_some()
+    }
+
     /// Where the history of `epoch` ends in this log: a reader beyond it, whose last batch was of that epoch, read
     /// what a power cut took.
     pub fn epoch_end(&self, epoch: u32) -> i64 {
@@ -441,16 +476,6 @@ impl Log {
     /// Remembers that `epoch` began at `offset`, if it is new.
     pub(crate) fn note_epoch(&mut self, epoch: u32, offset: i64) {
         note_epoch(&mut self.epochs, epoch, offset);
-    }
-}
-
-/// Remembers that `epoch` began at `offset`, if it is new.
-pub(crate) fn note_epoch(epochs: &mut Vec<EpochStart>, epoch: u32, offset: i64) {
-    if epochs.last().is_none_or(|last| last.epoch < epoch) {
-        epochs.push(EpochStart { epoch, offset });
-        if epochs.len() > MOST_EPOCHS {
-            epochs.remove(1);
-        }
     }
 }
 

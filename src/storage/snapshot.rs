@@ -9,8 +9,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use annals_wire::internal::{
-    EpochStart as EpochMessage, JournalPosition, PartitionSection, SegmentRef, Snapshot, StateSection,
-    TopicSection,
+    EpochStart as EpochMessage, JournalPosition, PartitionSection, ProducerWindows, SegmentRef, Snapshot,
+    StateSection, TopicSection,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -21,7 +21,7 @@ use super::{
     disk::{Access, Disk},
     error::OpenError,
     mutant::{Mutant, planted},
-    partition::Partition,
+    partition::{Log, Partition},
     replace::{create_anew, put_in_place},
     ring::Place,
     root::{FORMAT_VERSION, Head, Root, check_version},
@@ -409,5 +409,20 @@ pub(crate) fn section(
         append_time_ms: log.append_time.ms(),
         unwritten: partition.unwritten().to_vec(),
         closed,
+        producers: producers(partition, &log, next_offset),
     })
+}
+
+/// What producers stored last before `next_offset`.
+fn producers(partition: &Partition, log: &Log, next_offset: i64) -> Option<ProducerWindows> {
+    let at_roll =
+        log.at_rolls.iter().find(|(base, _)| *base == next_offset && next_offset != log.next_offset);
+    let windows = match at_roll {
+        Some((_, windows)) if !planted(Mutant::SequencesAheadOfSnapshot) => windows,
+        _ => &log.producers,
+    };
+    if planted(Mutant::SequencesNotInSnapshot) {
+        return None;
+    }
+    windows.to_section(partition.counted().unwrap_or(next_offset), next_offset)
 }

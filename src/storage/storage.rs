@@ -32,7 +32,7 @@ use super::{
 use crate::{
     clock::Clock,
     metrics,
-    sync::{AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, RwLock, thread},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering, RwLock, thread},
 };
 
 /// Sizes and times. The defaults were chosen by measurement; tests and the crash model use tiny ones.
@@ -56,6 +56,8 @@ pub struct Options {
     pub flush_helpers: usize,
     /// Segment files kept open; those used longest ago are closed first, and flushed before that if need be.
     pub open_segments: usize,
+    /// In how many partitions producers are known by what they stored last, counted once in each.
+    pub producers: usize,
     /// Bytes of sealed segments that the scrubber reads again in a second; 0 = none.
     pub scrub_bytes_per_second: u64,
     /// Bytes of sealed segments whose keys are indexed in a second; 0 = none.
@@ -75,6 +77,7 @@ impl Default for Options {
             keep_free_bytes: 16 * MIB,
             flush_helpers: 4,
             open_segments: 256,
+            producers: 16_384,
             scrub_bytes_per_second: 8 * MIB,
             index_bytes_per_second: 64 * MIB,
         }
@@ -128,6 +131,8 @@ pub struct Storage {
     faults_seen: AtomicU64,
     scrub: Mutex<Scrub>,
     keys: Mutex<keys::Work>,
+    /// Windows of producers in all partitions.
+    pub(crate) producer_windows: AtomicUsize,
 }
 
 /// What recovery hands over.
@@ -173,7 +178,9 @@ impl Storage {
             faults_seen: AtomicU64::new(0),
             scrub: Mutex::default(),
             keys: Mutex::default(),
+            producer_windows: AtomicUsize::new(0),
         });
+        storage.count_windows();
         for topic in parts.tombstones {
             storage.upkeep.bury(0, topic);
         }

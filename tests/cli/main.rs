@@ -12,4 +12,3 @@ mod refusals;
 mod round_trips;
 mod sockets;
 mod starts;
-mod stats;

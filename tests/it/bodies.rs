@@ -80,7 +80,7 @@ async fn unknown_methods_encodings_and_timeouts_have_reasons() {
         "/annals.v1.TopicService/Nothing",
         "/annals.v1.NoService/X",
         "/",
-        "/annals.v1.ProducerService/OpenProducer",
+        "/annals.v1.ProducerService/CloseProducer",
     ] {
         let (_, status, _) = send(&site, path, &[], framed(&[])).await;
         assert_eq!(

@@ -81,6 +81,39 @@ async fn a_request_id_with_another_body_is_refused() {
 }
 
 #[tokio::test]
+async fn producers_are_refused_with_a_reason() {
+    let site = site().await;
+    let open = async || {
+        let asked = v1::OpenProducerRequest { name: "loader".into() };
+        site.producer().open_producer(asked).await.unwrap().into_inner()
+    };
+    let old = open().await;
+    assert_eq!(old.window_batches, 64);
+    let under = |producer: &v1::OpenProducerResponse, base_sequence, value| {
+        let (producer_id, producer_epoch) = (producer.producer_id, producer.producer_epoch);
+        let sequence = v1::ProducerSequence { producer_id, producer_epoch, base_sequence };
+        v1::ProduceRequest { producer: Some(sequence), ..produce("t", &[value]) }
+    };
+    for duplicate in [false, true] {
+        let stored = site.producer().produce(under(&old, 0, "a")).await.unwrap().into_inner();
+        assert_eq!((stored.appends[0].base_offset, stored.appends[0].duplicate), (0, duplicate));
+    }
+    let gap = produce_refused(&site, under(&old, 2, "b")).await;
+    check(&gap, Code::FailedPrecondition, "SEQUENCE_GAP", "1 is next");
+    assert_eq!((fact(&gap, "sequence"), fact(&gap, "expected")), ("2".into(), "1".into()));
+    let new = open().await;
+    assert_eq!((new.producer_id, new.producer_epoch), (old.producer_id, 2));
+    assert_eq!((new.positions[0].topic.as_str(), new.positions[0].next_sequence), ("t", 1));
+    let fenced = produce_refused(&site, under(&old, 1, "b")).await;
+    check(&fenced, Code::FailedPrecondition, "FENCED", "its epoch is 2");
+    let nobody = v1::OpenProducerResponse { producer_id: 1, ..new.clone() };
+    let expired = produce_refused(&site, under(&nobody, 0, "b")).await;
+    check(&expired, Code::FailedPrecondition, "PRODUCER_EXPIRED", "Open a producer");
+    assert_eq!(site.values("t", 0).await, [(0, "a".into())], "nothing else was written");
+    site.producer().produce(under(&new, 1, "b")).await.unwrap();
+}
+
+#[tokio::test]
 async fn without_auto_create_a_topic_has_to_be_there() {
     let site = site_with(|config| config.auto_create = false).await;
     let make = v1::CreateTopicRequest { topic: "orders".into(), ..Default::default() };

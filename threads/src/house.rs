@@ -190,6 +190,7 @@ impl House {
                 records_crc32: crc32fast::hash(run),
                 attributes: Attributes(0),
                 expected_next_offset: None,
+                sequence: None,
             })
             .collect();
         loop {

@@ -30,6 +30,14 @@ pub mod reason {
     pub const LOG_TRUNCATED: &str = "LOG_TRUNCATED";
     /// Somebody else was faster (metadata `actual`).
     pub const EXPECTED_OFFSET_MISMATCH: &str = "EXPECTED_OFFSET_MISMATCH";
+    /// The server expects another sequence of this producer (metadata `expected`).
+    pub const SEQUENCE_GAP: &str = "SEQUENCE_GAP";
+    /// Somebody else took over: the producer was opened again, or the partition has another owner.
+    pub const FENCED: &str = "FENCED";
+    /// The server does not know the producer any more.
+    pub const PRODUCER_EXPIRED: &str = "PRODUCER_EXPIRED";
+    /// There are as many as the server allows (metadata `what`, `limit`).
+    pub const LIMIT_REACHED: &str = "LIMIT_REACHED";
     /// Too much at once; goes away by itself.
     pub const THROTTLED: &str = "THROTTLED";
     /// The server's disk is full; service goes on by itself when there is space.

@@ -127,6 +127,34 @@ async fn a_duplicate_waits_for_the_first() {
 }
 
 #[tokio::test]
+async fn a_retry_waits_for_the_batch_it_is_about() {
+    let house = house().await;
+    let broker = Arc::clone(&house.broker);
+    let opening = Started::new(async move { broker.open_producer(&Principal::anonymous(), "p").await }).await;
+    house.commit();
+    let producer = opening.answer().await.unwrap();
+    let sequence = v1::ProducerSequence {
+        producer_id: producer.producer_id,
+        producer_epoch: producer.producer_epoch,
+        base_sequence: 0,
+    };
+    let request = ProduceRequest { producer: Some(sequence), ..to("t", 0, &["a"]) };
+    let (broker, one) = (Arc::clone(&house.broker), call(&request));
+    let first = Started::new(async move { broker.produce(one).await }).await;
+    let (broker, one) = (Arc::clone(&house.broker), call(&request));
+    let again = Started::new(async move { broker.produce(one).await }).await;
+    let broker = Arc::clone(&house.broker);
+    let opening = Started::new(async move { broker.open_producer(&Principal::anonymous(), "p").await }).await;
+    let after = house.crashed();
+    let lost = after.produce(request).await.unwrap();
+    assert!(!lost.appends[0].duplicate, "it was not stored, so it is stored now");
+    house.commit();
+    assert!(!first.answer().await.unwrap().appends[0].duplicate);
+    assert!(again.answer().await.unwrap().appends[0].duplicate);
+    assert_eq!(opening.answer().await.unwrap().positions[0].next_sequence, 1);
+}
+
+#[tokio::test]
 async fn a_step_is_told_of_once_all_of_it_is_on_disk() {
     let house = house().await;
     let step = || steps::step("s", None, vec![steps::plain("t", 0, &["a"])]);

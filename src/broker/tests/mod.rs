@@ -5,7 +5,7 @@ mod durable;
 mod filters;
 mod keyed;
 mod produce;
-mod rates;
+mod producers;
 mod reads;
 mod steps;
 mod storm;

@@ -76,12 +76,21 @@ fn numbered(bodies: impl IntoIterator<Item = Body>) -> internal::Frame {
 }
 
 pub(super) fn snapshot() -> internal::Snapshot {
+    let producer = internal::ProducerWindow {
+        producer_id: 3,
+        base_sequence: 7,
+        record_counts: vec![2, 1],
+        skipped: vec![1, 0],
+        waited_ms: vec![1_700_000_000_000, 5],
+        records_crc32: vec![0x1234_5678, 0x9abc_def0],
+    };
     let section = internal::PartitionSection {
+        producers: Some(internal::ProducerWindows { next_offset: 5, producers: vec![producer] }),
         number: 5,
         topic_id: topic_id(),
         partition: PARTITION,
         log_start: 0,
-        next_offset: 0,
+        next_offset: 5,
         end_position: 103,
         segments: Vec::new(),
         epochs: vec![internal::EpochStart { epoch: 1, offset: 0 }],

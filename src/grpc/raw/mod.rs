@@ -1,4 +1,4 @@
-//! The hot calls: Produce, ProduceStream, AppendAndCommit, Fetch and Subscribe, without a decoder or an encoder in the way.
+//! The hot calls, and those that go with them: OpenProducer, Produce, ProduceStream, AppendAndCommit, Fetch and Subscribe, without a decoder or an encoder in the way.
 //!
 //! They stand beside the generated services and answer exactly as those would (`twin` compares the two), but the
 //! records in a request stay in the frames in which they came until they are in a file, and the records of an answer
@@ -14,13 +14,14 @@
 //! | `message` | gRPC messages out of frames; limits |
 //! | `budget` | bounds the memory for requests |
 //! | `encode`, `ack` | messages into frames; the answer to a produce |
-//! | `produce`, `produce_stream`, `step`, `fetch`, `subscribe` | one call each |
+//! | `open_producer`, `produce`, `produce_stream`, `step`, `fetch`, `subscribe` | one call each |
 
 mod ack;
 pub(crate) mod budget;
 pub(crate) mod encode;
 mod fetch;
 pub(crate) mod message;
+mod open_producer;
 mod produce;
 mod produce_stream;
 mod step;
@@ -59,6 +60,8 @@ pub(crate) type DrainSignal = watch::Receiver<Option<u32>>;
 /// A hot call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hot {
+    /// `ProducerService/OpenProducer`.
+    OpenProducer,
     /// `ProducerService/Produce`.
     Produce,
     /// `ProducerService/ProduceStream`.
@@ -75,6 +78,7 @@ impl Hot {
     /// The hot call of this path, if it is one.
     pub(crate) fn of(path: &str) -> Option<Self> {
         match path {
+            "/annals.v1.ProducerService/OpenProducer" => Some(Self::OpenProducer),
             "/annals.v1.ProducerService/Produce" => Some(Self::Produce),
             "/annals.v1.ProducerService/ProduceStream" => Some(Self::ProduceStream),
             "/annals.v1.ProducerService/AppendAndCommit" => Some(Self::AppendAndCommit),
@@ -143,6 +147,7 @@ impl Raw {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let answered = match hot {
+            Hot::OpenProducer => open_producer::serve(&self, call).await,
             Hot::Produce => produce::serve(&self, call).await,
             Hot::ProduceStream => return produce_stream::serve(self, call),
             Hot::AppendAndCommit => step::serve(&self, call).await,

@@ -34,6 +34,7 @@ use crate::{
     sync::Arc,
 };
 
+const OPEN: &str = "/annals.v1.ProducerService/OpenProducer";
 const PRODUCE: &str = "/annals.v1.ProducerService/Produce";
 const STREAM: &str = "/annals.v1.ProducerService/ProduceStream";
 const STEP: &str = "/annals.v1.ProducerService/AppendAndCommit";
@@ -220,10 +221,10 @@ fn both_doors_know_no_other_methods_and_nothing_but_grpc() {
             headers: headers.to_vec(),
             frames: vec![9],
         };
-        for path in ["/annals.v1.ProducerService/OpenProducer", "/annals.v1.NoService/Fetch", "/"] {
+        for path in ["/annals.v1.ProducerService/CloseProducer", "/annals.v1.NoService/Fetch", "/"] {
             assert!(pair.compare(&call(path, &[])).await);
         }
-        for path in [PRODUCE, STREAM, STEP, FETCH, SUBSCRIBE] {
+        for path in [OPEN, PRODUCE, STREAM, STEP, FETCH, SUBSCRIBE] {
             for encoding in ["gzip", "deflate", "zstd"] {
                 assert!(pair.compare(&call(path, &[("grpc-encoding", encoding)])).await);
             }

@@ -41,6 +41,12 @@ fn errors() -> Vec<(Error, Code)> {
         ),
         (Error::CommitBackwards { topic: topic(), partition: 1, requested: 1, committed: 5 }, Code::Aborted),
         (Error::RequestIdReused { request_id: "r".into() }, Code::InvalidArgument),
+        (
+            Error::SequenceGap { topic: topic(), partition: 1, sequence: 9, expected: 5 },
+            Code::FailedPrecondition,
+        ),
+        (Error::ProducerFenced { producer_id: 7, epoch: 1, current: 2 }, Code::FailedPrecondition),
+        (Error::ProducerExpired { producer_id: 7 }, Code::FailedPrecondition),
         (Error::DiskFull { retry_delay }, Code::ResourceExhausted),
         (Error::Throttled { retry_delay }, Code::ResourceExhausted),
         (Error::PartitionFenced { topic: topic(), partition: 1 }, Code::FailedPrecondition),

@@ -1,7 +1,7 @@
 //! Batches: what is appended, and what must therefore lie in the segment.
 
 use annals_wire::{
-    header::{Attributes, BatchHeader},
+    header::{Attributes, BATCH_PREFIX_LEN, BatchHeader},
     internal::{BatchDone, ProduceDone},
     v1,
 };
@@ -11,7 +11,7 @@ use prost::Message;
 use super::hostile;
 use crate::{
     model::{oracle::Batch, plan::Values, rng::Rng},
-    storage::{Append, Appended, Mode, Partition},
+    storage::{Append, Appended, Mode, Partition, Sequence},
     sync::Arc,
 };
 
@@ -22,6 +22,7 @@ pub(super) struct Draft {
     records: u32,
     max_timestamp_ms: i64,
     timestamps_missing: bool,
+    pub(super) sequence: Option<Sequence>,
 }
 
 impl Draft {
@@ -66,6 +67,19 @@ impl Draft {
             records: u32::try_from(count).unwrap_or(1),
             max_timestamp_ms,
             timestamps_missing: !timed,
+            sequence: None,
+        }
+    }
+
+    /// A batch that was stored, or was to be, as its producer sends it again.
+    pub(super) fn again(batch: &Batch, partition: Arc<Partition>) -> Self {
+        Self {
+            partition,
+            payload: [batch.bytes.slice(BATCH_PREFIX_LEN..)],
+            records: batch.records,
+            max_timestamp_ms: batch.max_timestamp_ms,
+            timestamps_missing: false,
+            sequence: batch.sequence,
         }
     }
 
@@ -76,7 +90,7 @@ impl Draft {
 
     /// Bytes of the batch in the segment.
     pub(super) fn stored_len(&self) -> u64 {
-        (annals_wire::header::BATCH_PREFIX_LEN + self.bytes().len()) as u64
+        (BATCH_PREFIX_LEN + self.bytes().len()) as u64
     }
 
     pub(super) fn append(&self) -> Append<'_> {
@@ -90,6 +104,7 @@ impl Draft {
             records_crc32: crc32fast::hash(self.bytes()),
             attributes: Attributes(0),
             expected_next_offset: None,
+            sequence: self.sequence,
         }
     }
 
@@ -120,9 +135,9 @@ impl Draft {
             attributes: if mode.atomic { attributes.with_atomic() } else { attributes },
             append_time_ms: now_ms,
             max_timestamp_ms: self.max_timestamp_ms.max(own),
-            producer_id: 0,
-            producer_epoch: 0,
-            base_sequence: 0,
+            producer_id: self.sequence.map_or(0, |sequence| sequence.producer_id),
+            producer_epoch: self.sequence.map_or(0, |sequence| sequence.producer_epoch),
+            base_sequence: self.sequence.map_or(0, |sequence| sequence.base_sequence),
             records_crc32: crc32fast::hash(self.bytes()),
         };
         let key = self.partition.key();
@@ -133,6 +148,8 @@ impl Draft {
             base,
             next: base + i64::from(self.records),
             max_timestamp_ms: header.max_timestamp_ms,
+            sequence: self.sequence,
+            records: self.records,
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use annals_wire::internal::{RequestDone, StepDone, request_done, state_entry::Body};
 
-use super::{Doing, Run, batch::Draft};
+use super::{Doing, Run, again::is_unknown, batch::Draft};
 use crate::{
     clock::Clock as _,
     model::{
         disk::Fault,
-        oracle::{Item, Part},
+        oracle::{Item, Part, check},
         plan::{Often, Values},
         rng::Rng,
     },
@@ -294,11 +294,14 @@ impl Run<'_> {
         with_entries: Option<bool>,
     ) -> Result<(), String> {
         let now_ms = self.clock.wall_ms();
-        let drafts: Vec<Draft> = to
+        let mut drafts: Vec<Draft> = to
             .iter()
             .map(|to| Draft::new(&mut self.rng, Arc::clone(to), values, &mut self.records, now_ms))
             .collect();
         let with_entries = with_entries.unwrap_or_else(|| mode.atomic && !self.rng.one_in(4));
+        if let ([draft], false) = (&mut drafts[..], mode.atomic) {
+            draft.sequence = self.next_sequence(draft.partition.key());
+        }
         // A read-process-write step: outputs, input offsets, and what is answered.
         let offsets = if with_entries { self.offsets(life) } else { None };
         let step = offsets.map(|offsets| (offsets, self.request()));
@@ -316,6 +319,7 @@ impl Run<'_> {
             Ok(receipt) => receipt,
             Err(refused) => {
                 self.note(|| format!("append {mode:?}: {refused:?}"));
+                check(!is_unknown(&refused), || format!("R6: {}: the next one: {refused:?}", places(to)))?;
                 if self.disk.is_dead() {
                     // Nobody was answered, yet the batches may be there.
                     let item = self.attempt(life, &drafts, mode, id, Vec::new(), None)?;
@@ -326,11 +330,14 @@ impl Run<'_> {
             }
         };
         self.note(|| format!("append {mode:?}, request {id:?}: {:?}", receipt.appended));
+        check(receipt.appended.iter().all(|appended| !appended.duplicate), || {
+            format!("R6: {}: what nobody sent is said to be stored", places(to))
+        })?;
         let entries: Vec<(u64, Body)> = (receipt.first_entry..).zip(bodies).collect();
         life.apply(&entries);
         let item = self.attempt(life, &drafts, mode, id, entries, Some(&receipt))?;
         self.wait(life, item, receipt.ack);
-        Ok(())
+        to.iter().try_for_each(|to| self.send_again(life, to))
     }
 
     /// Takes note of batches that were, or may have been, appended.
@@ -425,7 +432,9 @@ impl Run<'_> {
                     Body::GroupDeleted(_)
                     | Body::GroupConfigured(_)
                     | Body::GroupMoved(_)
-                    | Body::RequestDone(_) => {}
+                    | Body::RequestDone(_)
+                    | Body::ProducerOpened(_)
+                    | Body::ProducersExpired(_) => {}
                 }
             }
         }
@@ -439,6 +448,10 @@ fn answered(done: &(u64, RequestDone), drafts: &[Draft], appended: &[Appended]) 
         result: Some(request_done::Result::Step(StepDone { outputs })),
         ..done.1.clone()
     })
+}
+
+fn places(to: &[Arc<Partition>]) -> String {
+    to.iter().map(|to| to.key().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn try_append(

@@ -1,5 +1,6 @@
 //! One history: random work, a cut or a kill at a random call, recovery, the oracle; several times over.
 
+mod again;
 mod batch;
 mod flip;
 mod hostile;

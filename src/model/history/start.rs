@@ -59,6 +59,7 @@ impl Run<'_> {
                 let fault = self.disk.fault();
                 self.disk.set_fault(None);
                 self.oracle.judge(power_cut, &storage, &state)?;
+                self.judge_sequences(&storage)?;
                 self.disk.set_fault(fault);
                 Ok(Some(Life::new(storage, state)))
             }

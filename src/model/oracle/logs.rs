@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::check;
-use crate::storage::{Level, Partition, PartitionKey, ReadError};
+use crate::storage::{Level, Partition, PartitionKey, ReadError, Sequence, WINDOW};
 
 /// A batch as it must lie in the segment.
 #[derive(Clone, Debug)]
@@ -14,6 +14,9 @@ pub(in crate::model) struct Batch {
     /// Offset after it.
     pub(in crate::model) next: i64,
     pub(in crate::model) max_timestamp_ms: i64,
+    /// Under which it was stored, if under any, and how many records it has.
+    pub(in crate::model) sequence: Option<Sequence>,
+    pub(in crate::model) records: u32,
 }
 
 /// One partition's attempts on the present timeline.
@@ -36,6 +39,21 @@ pub(in crate::model) struct Log {
 impl Log {
     pub(in crate::model) fn new(level: Level) -> Self {
         Self { level, batches: Vec::new(), durable: 0, acked: 0, visible: 0, fenced: false, asked: 0 }
+    }
+
+    /// A producer's last batches that a retry must find, newest first.
+    pub(in crate::model) fn window(&self, producer_id: i64) -> impl Iterator<Item = (usize, &Batch)> {
+        let of =
+            move |batch: &&Batch| batch.sequence.is_some_and(|sequence| sequence.producer_id == producer_id);
+        let batches = self.batches.iter().enumerate().rev();
+        batches.filter(move |(_, batch)| of(batch)).take(WINDOW)
+    }
+
+    /// Sequence of a producer's next record.
+    pub(in crate::model) fn next_sequence(&self, producer_id: i64) -> u32 {
+        let last = self.window(producer_id).next();
+        last.and_then(|(_, batch)| Some(batch.sequence?.base_sequence.wrapping_add(batch.records)))
+            .unwrap_or(0)
     }
 
     /// Offset after the last attempt.

@@ -7,6 +7,7 @@
 //! | R3 | nothing was ever shown to a reader that is not there now; no read goes beyond the high watermark | [`logs`], [`watch`] |
 //! | R4 | epoch, log start and next offset do not go back | [`logs`], [`Oracle::judge`] |
 //! | R5 | committed offsets, topics, request ids and what they were answered are those of the entries found, which hold all acked ones | [`entries`] |
+//! | R6 | a producer's last 64 batches in a partition, sent again, are known where they lie; its next sequence is taken, any other refused | `history::again` |
 //! | R7 | look-ups by offset and by time are what a scan of everything finds | [`watch`] |
 //! | R8 | a second recovery changes nothing | `history::start` |
 //! | R9 | after a fence or a failed journal nothing is acked or shown | [`watch`] |
@@ -15,8 +16,6 @@
 //! | R12 | the same seed is the same sequence of disk calls | `sweep` |
 //! | R13 | an atomic item is there whole or not at all, in every partition and in the state | [`entries`] |
 //! | R14 | no damage is reported where only a cut did its work | `history::start` |
-//!
-//! R6, the state of idempotent producers, is not built yet, and so not judged.
 //!
 //! At `interval` and `os` a power cut may take what no flush has covered, and commits beyond are lowered; `kill -9` may not.
 

@@ -178,7 +178,11 @@ impl Groups {
                     self.forget_topic(number, id);
                 }
             }
-            Body::TopicCreated(_) | Body::TopicChanged(_) | Body::RequestDone(_) => {}
+            Body::TopicCreated(_)
+            | Body::TopicChanged(_)
+            | Body::RequestDone(_)
+            | Body::ProducerOpened(_)
+            | Body::ProducersExpired(_) => {}
         }
         self.number = number;
     }

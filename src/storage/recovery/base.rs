@@ -14,6 +14,7 @@ use crate::storage::{
     disk::Disk,
     error::OpenError,
     partition::EpochStart,
+    producers::Windows,
     ring::Place,
     root::Root,
     snapshot::{self, Kept},
@@ -99,7 +100,14 @@ pub(super) fn restore(
         });
         let epochs =
             section.epochs.iter().map(|start| EpochStart { epoch: start.epoch, offset: start.offset });
+        let producers = section.producers.as_ref();
+        let counted = producers.map_or(section.next_offset, |windows| windows.next_offset);
+        let at_the_end = (counted == section.next_offset).then_some(section.end_position);
         let partition = FoundPartition {
+            producers: producers.map(Windows::of_section).unwrap_or_default(),
+            counted,
+            counted_at: last.zip(at_the_end),
+            counted_late: counted < section.next_offset,
             number: section.number,
             log_start: section.log_start,
             next_offset: section.next_offset,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use annals_wire::internal;
 use bytes::Bytes;
 
-use crate::storage::{PartitionKey, partition::EpochStart};
+use crate::storage::{PartitionKey, partition::EpochStart, producers::Windows};
 
 /// A batch that the journal holds.
 #[derive(Clone, Debug)]
@@ -75,6 +75,12 @@ pub(crate) struct FoundPartition {
     pub(crate) extents: Vec<FoundExtent>,
     /// The start before could not open it: nothing behind its end was looked at.
     pub(crate) closed: bool,
+    /// What producers stored last before offset `counted`, and where in which segment that is, if it is known.
+    pub(crate) producers: Windows,
+    pub(crate) counted: i64,
+    pub(crate) counted_at: Option<(i64, u64)>,
+    /// That is before the snapshot's end: the journal need not have what follows.
+    pub(crate) counted_late: bool,
 }
 
 impl FoundPartition {

@@ -22,6 +22,7 @@ mod open;
 mod rebuild;
 mod replay;
 mod report;
+mod sequences;
 mod tail;
 mod torn;
 

@@ -12,7 +12,7 @@ use super::{
     PartitionReport, Report,
     found::{FoundPartition, FoundSegment},
     replay::Replayed,
-    tail,
+    sequences, tail,
 };
 use crate::storage::{
     PartitionKey,
@@ -20,6 +20,7 @@ use crate::storage::{
     key::{Level, PartitionSettings},
     mutant::{Mutant, planted},
     partition::{EpochStart, Partition, Recovered},
+    producers::Windows,
     root::Root,
     scan::Scan,
     segment::{DATA_START, FOOTER_ROOM, Segment},
@@ -36,8 +37,11 @@ pub(crate) struct RebuiltPartition {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) epochs: Vec<EpochStart>,
     pub(crate) append_time_ms: i64,
+    pub(crate) producers: Windows,
     /// Why it could not be rebuilt, and what its segments may lack for that.
     closed: Option<(String, Vec<InlineBatch>)>,
+    /// Before this offset `producers` counts.
+    pub(super) counted: i64,
 }
 
 impl RebuiltPartition {
@@ -49,6 +53,8 @@ impl RebuiltPartition {
             segments: segments_of(disk, key, found),
             epochs: found.epochs.clone(),
             append_time_ms: found.append_time_ms,
+            producers: found.producers.clone(),
+            counted: found.counted,
             closed: None,
         }
     }
@@ -67,10 +73,11 @@ impl RebuiltPartition {
             segments: self.segments.clone(),
             epochs: self.epochs.clone(),
             append_time_ms: self.append_time_ms,
+            producers: self.producers.clone(),
         };
         let partition = Partition::recovered(key, settings, epoch, found);
         if let Some((why, unwritten)) = &self.closed {
-            partition.close(why.clone(), unwritten.clone());
+            partition.close(why.clone(), unwritten.clone(), self.counted);
         }
         partition
     }
@@ -213,6 +220,7 @@ impl Work<'_> {
             }
             segment.set_end(segment.end());
         }
+        sequences::count(self.found, partition, line.walked_records > 0)?;
         Ok(())
     }
 

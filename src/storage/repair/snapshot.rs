@@ -27,6 +27,7 @@ use crate::storage::{
     error::OpenError,
     key::{Level, PartitionSettings},
     partition::{EpochStart, note_epoch},
+    producers::Windows,
     recovery::{Machine, replay_from},
     replace::join,
     root::Root,
@@ -54,6 +55,7 @@ struct FromFiles {
     end_position: u64,
     epochs: Vec<EpochStart>,
     append_time_ms: i64,
+    producers: Windows,
 }
 
 /// Plans a snapshot made from what is there. The inner error says why it cannot be done.
@@ -200,6 +202,7 @@ impl FromFiles {
             self.end_position = batch.end();
             self.append_time_ms = self.append_time_ms.max(batch.header.append_time_ms);
             note_epoch(&mut self.epochs, batch.header.leader_epoch, batch.header.base_offset);
+            self.producers.note(&batch.header);
         }
         Ok(())
     }
@@ -225,6 +228,7 @@ impl FromFiles {
             append_time_ms: self.append_time_ms,
             unwritten: Vec::new(),
             closed: false,
+            producers: self.producers.to_section(self.next_offset, self.next_offset),
         }
     }
 }
@@ -261,6 +265,9 @@ fn image<M: Machine + Default>(
         ));
         plan.unknown.push(
             "answers to requests with an id from before then: repeated, they would be stored again".into(),
+        );
+        plan.unknown.push(
+            "producers opened before then: they are refused as expired, and open anew under other ids".into(),
         );
         plan.unknown.push(
             "topics made before then that nothing was ever written to, and deletions of records by then"

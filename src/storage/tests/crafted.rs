@@ -9,6 +9,7 @@ use super::*;
 use crate::storage::{
     disk::Access,
     partition::Recovered,
+    producers::Windows,
     segment::{DATA_START, Segment},
 };
 
@@ -49,6 +50,7 @@ fn read(batches: &[(i64, i64, bool)], next_offset: i64, most: usize) -> Vec<(i64
         segments: vec![segment],
         epochs: Vec::new(),
         append_time_ms: 0,
+        producers: Windows::default(),
     };
     let partition = Partition::recovered(key(1, 0), settings(Level::Fsync), 1, found);
     let (mut out, mut from) = (Vec::new(), 0);

@@ -364,6 +364,7 @@ fn what_is_appended_while_the_journal_closes_is_neither_acked_nor_seen() {
         records_crc32: crc32fast::hash(&bytes[0]),
         attributes: Attributes(0),
         expected_next_offset: None,
+        sequence: None,
     };
     // Closing comes between the first look and the queue.
     let mut close = |_: &[Appended]| {

@@ -217,6 +217,7 @@ impl Bench {
                 records_crc32: crc32fast::hash(&payload[0]),
                 attributes: Attributes(0),
                 expected_next_offset: None,
+                sequence: None,
             })
             .collect();
         loop {

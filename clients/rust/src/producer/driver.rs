@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use annals_wire::v1::{self, produce_stream_response::Event};
+use annals_wire::v1::{self, produce_stream_response::Event, producer_service_client::ProducerServiceClient};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
@@ -19,13 +19,14 @@ use tokio::sync::Notify;
 use tokio_stream::Stream;
 
 use super::{
+    identity::Identity,
     options::ProducerOptions,
     state::{AfterFailure, State},
 };
 use crate::{
     client::Client,
     clock, endpoint,
-    error::{Error, Result},
+    error::{Code, Error, Result, reason},
     raw::{self, Messages, RawMessage},
 };
 
@@ -173,7 +174,10 @@ pub(super) async fn drive(shared: Arc<Shared>) {
         if !wait_for_work(&shared).await {
             break;
         }
-        let ended = run_stream(&shared).await;
+        let ended = match identify(&shared).await {
+            Ok(()) => run_stream(&shared).await,
+            Err(error) => Ended::Failed(error),
+        };
         shared.end_stream();
         let wait = match ended {
             Ended::Done => None,
@@ -213,6 +217,24 @@ async fn wait_for_work(shared: &Shared) -> bool {
             () = tokio::time::sleep_until(due.unwrap_or_else(clock::far_future)) => {}
         }
     }
+}
+
+/// Asks for a producer id, if one is wanted. A server that gives none is sent batches without sequences.
+async fn identify(shared: &Shared) -> Result<()> {
+    if !shared.read(|state| state.wants_identity()) {
+        return Ok(());
+    }
+    let asked = v1::OpenProducerRequest::default();
+    let opened = ProducerServiceClient::new(shared.client.channel()).open_producer(asked).await;
+    let identity = match opened.map_err(Error::from) {
+        Ok(opened) => Identity::of(opened.get_ref()),
+        Err(error) if error.reason() == reason::LIMIT_REACHED || error.code() == Code::Unimplemented => {
+            Identity::None
+        }
+        Err(error) => return Err(error),
+    };
+    shared.read(|state| state.identify(identity));
+    Ok(())
 }
 
 async fn run_stream(shared: &Arc<Shared>) -> Ended {
@@ -300,7 +322,8 @@ fn take(shared: &Shared, message: &Bytes) -> Result<Took> {
     let response = v1::ProduceStreamResponse::decode(message.clone()).map_err(Error::bad_answer)?;
     match response.event {
         Some(Event::Stored(stored)) => {
-            shared.read(|state| state.stored(stored.appends))?;
+            // A window may have been full.
+            shared.with(|state| (state.stored(stored.appends), state.has_ready()))?;
             shared.tell();
             Ok(Took { stored: true, drain: false })
         }

@@ -8,13 +8,15 @@
 //! 1. A record is encoded once, into the bytes the log keeps. The client chooses the partition (murmur2 of the key, as
 //!    Kafka's clients do; keyless records stay with one partition for a batch), so a batch belongs to one partition.
 //! 2. Nothing is dropped: every ack resolves, to an offset or to an error that says what is known.
-//! 3. A batch is sent again only while it is certain that it is not stored: refused with a reason that goes away, or never
-//!    sent. A lost answer is [`Error::is_outcome_unknown`] and the caller's to judge; [`Client::produce`] with its
-//!    `request_id` repeats those safely.
+//! 3. Batches carry sequences: one whose answer got lost is sent again, and the server, which knows it if it has it, stores it
+//!    once. Where there are no sequences (an older server, a topic that is not made yet, `idempotent: false`) a batch is sent
+//!    again only while it is certain that it is not stored; a lost answer is [`Error::is_outcome_unknown`] then, and
+//!    the caller's to judge, as it is when trying again has not helped.
 //! 4. Memory is bounded by `max_in_flight_bytes`, and one record more.
 
 mod ack;
 mod driver;
+mod identity;
 mod options;
 pub(crate) mod request;
 mod state;
@@ -36,8 +38,12 @@ use crate::{
     error::{Error, Result, reason},
 };
 use driver::Shared;
+use identity::Identity;
 use options::BatchLimits;
 use state::{NotTaken, State};
+
+/// What a server says that knows sequences.
+const IDEMPOTENT: &str = "idempotent_producer";
 
 /// Publishes to one topic. Made by [`Client::producer`].
 ///
@@ -84,7 +90,9 @@ impl Client {
         let limits = BatchLimits::of(&self.limits());
         let options =
             ProducerOptions { batch_bytes: options.batch_bytes.clamp(1, limits.batch_bytes), ..options };
-        let state = State::new(topic, partitions, limits, options.clone(), clock::random());
+        let known = self.info().features.iter().any(|feature| feature == IDEMPOTENT);
+        let identity = if known && options.idempotent { Identity::Wanted } else { Identity::None };
+        let state = State::new(topic, partitions, limits, options.clone(), identity, clock::random());
         let shared = Arc::new(Shared::new(self.clone(), topic, options, state));
         let driver = tokio::spawn(driver::drive(Arc::clone(&shared)));
         Ok(Producer { shared, driver: Some(driver) })

@@ -119,7 +119,10 @@ pub struct ProducerOptions {
     pub max_in_flight_bytes: usize,
     /// What an ack must mean; unspecified = what the topic says, never less than that.
     pub durability: v1::Durability,
-    /// How patiently batches that are known not to be stored are sent again.
+    /// Batches carry sequences, where the server and the partition allow it: one whose answer got lost is sent again and stored
+    /// once. Default: yes.
+    pub idempotent: bool,
+    /// How patiently batches are sent again that are known not to be stored, or that the server would know again.
     pub backoff: Backoff,
     /// After a failure nothing more is sent: the rest fails too, as not stored. Default: later batches go on.
     pub stop_on_failure: bool,
@@ -134,6 +137,7 @@ impl Default for ProducerOptions {
             linger: Duration::from_millis(5),
             max_in_flight_bytes: 16 << 20,
             durability: v1::Durability::Unspecified,
+            idempotent: true,
             backoff: Backoff { attempts: 10, ..Backoff::default() },
             stop_on_failure: false,
             on_outcome: None,
@@ -148,6 +152,7 @@ impl fmt::Debug for ProducerOptions {
             .field("linger", &self.linger)
             .field("max_in_flight_bytes", &self.max_in_flight_bytes)
             .field("durability", &self.durability)
+            .field("idempotent", &self.idempotent)
             .field("backoff", &self.backoff)
             .field("stop_on_failure", &self.stop_on_failure)
             .finish_non_exhaustive()

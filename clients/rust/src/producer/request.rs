@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ProduceStreamRequest   0A len ( ProduceRequest )
-//! ProduceRequest         0A len topic | 10 partition | 18 durability | 20 expected_next_offset | 35 crc32 | 42 len request_id | records...
+//! ProduceRequest         0A len topic | 10 partition | 18 durability | 20 expected_next_offset | 2A len producer | 35 crc32 | 42 len request_id | records...
 //! ```
 //!
 //! `records` is the last field, so the run of the batch builder follows as it is.
@@ -20,6 +20,7 @@ pub(crate) struct Head<'a> {
     pub(crate) partition: Option<u32>,
     pub(crate) durability: v1::Durability,
     pub(crate) expected_next_offset: Option<i64>,
+    pub(crate) producer: Option<v1::ProducerSequence>,
     pub(crate) records_crc32: u32,
     pub(crate) request_id: &'a str,
 }
@@ -43,6 +44,9 @@ impl Head<'_> {
         }
         if let Some(offset) = self.expected_next_offset {
             prost::encoding::int64::encode(4, &offset, &mut head);
+        }
+        if let Some(producer) = &self.producer {
+            prost::encoding::message::encode(5, producer, &mut head);
         }
         prost::encoding::fixed32::encode(6, &self.records_crc32, &mut head);
         text(&mut head, 8, self.request_id);
@@ -79,11 +83,13 @@ mod tests {
     #[test]
     fn the_generated_decoder_reads_what_was_written_by_hand() {
         let record = v1::Record { value: Some(Bytes::from_static(b"v")), ..Default::default() };
+        let producer = v1::ProducerSequence { producer_id: 1 << 40, producer_epoch: 1, base_sequence: 0 };
         let request = v1::ProduceRequest {
             topic: "orders".to_owned(),
             partition: Some(0),
             durability: v1::Durability::Fsync.into(),
             expected_next_offset: Some(0),
+            producer: Some(producer),
             records_crc32: Some(7),
             request_id: "id".to_owned(),
             records: vec![record],
@@ -96,6 +102,7 @@ mod tests {
             partition: Some(0),
             durability: v1::Durability::Fsync,
             expected_next_offset: Some(0),
+            producer: Some(producer),
             records_crc32: 7,
             request_id: "id",
         };

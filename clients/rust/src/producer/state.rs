@@ -9,8 +9,12 @@
 //! 1. Every batch pushed into gets exactly one outcome.
 //! 2. Batches of a partition leave in the order in which they were begun, and go back in that order.
 //! 3. `bytes` is the sum of what is open, ready and in flight; `filling` counts what is open.
-//! 4. While the number of partitions is unknown, records without an explicit partition go to the *unassigned* batch, whose
+//! 4. A batch that has a sequence may be stored already and be sent again all the same. One that may be stored and cannot be
+//!    sent again under its sequence ends as [`Error::is_outcome_unknown`].
+//! 5. While the number of partitions is unknown, records without an explicit partition go to the *unassigned* batch, whose
 //!    partitions the server chooses; it is closed before any other once the number is known, so keys keep their order.
+
+mod failure;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -23,6 +27,7 @@ use tokio::time::Instant;
 
 use super::{
     ack::{Ack, BatchAck},
+    identity::Identity,
     options::{BatchLimits, NewRecord, Outcome, ProducerOptions},
     request::Head,
     unary::refused,
@@ -46,6 +51,10 @@ struct Batch {
     records: u32,
     crc32: u32,
     ack: Arc<BatchAck>,
+    /// Once it has left.
+    sequence: Option<v1::ProducerSequence>,
+    /// It was sent, and the answer got lost.
+    perhaps: bool,
 }
 
 /// A record was taken.
@@ -89,6 +98,7 @@ pub(super) struct State {
     usual: usize,
     ready: VecDeque<Batch>,
     in_flight: VecDeque<Batch>,
+    identity: Identity,
     bytes: usize,
     failures_in_a_row: u32,
     first_failure: Option<Error>,
@@ -102,6 +112,7 @@ impl State {
         partitions: u32,
         limits: BatchLimits,
         options: ProducerOptions,
+        identity: Identity,
         seed: u64,
     ) -> Self {
         let sticky = u32::try_from(seed % u64::from(partitions.max(1))).unwrap_or_default();
@@ -117,6 +128,7 @@ impl State {
             usual: 0,
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
+            identity,
             bytes: 0,
             failures_in_a_row: 0,
             first_failure: None,
@@ -231,6 +243,8 @@ impl State {
             records: built.count,
             crc32: built.crc32,
             ack: open.ack,
+            sequence: None,
+            perhaps: false,
         });
     }
 
@@ -282,15 +296,19 @@ impl State {
 
     /// The next batch to send, if there is one; it is in flight from here on.
     pub(super) fn pull(&mut self) -> Option<RawMessage> {
-        if self.ready.is_empty() && self.options.linger.is_zero() {
+        let mut next = self.next_ready();
+        if next.is_none() && self.options.linger.is_zero() {
             // The connection takes more: that is all they have waited for.
-            self.close_all();
+            self.close_those_with_room();
+            next = self.next_ready();
         }
-        let batch = self.ready.pop_front()?;
+        let mut batch = self.ready.remove(next?)?;
+        batch.sequence = self.identity.leaves(batch.partition, batch.records, batch.sequence);
         let head = Head {
             topic: &self.topic,
             partition: batch.partition,
             durability: self.options.durability,
+            producer: batch.sequence,
             records_crc32: batch.crc32,
             ..Head::default()
         };
@@ -299,10 +317,37 @@ impl State {
         Some(message)
     }
 
+    /// The first ready batch whose partition has room in flight.
+    fn next_ready(&self) -> Option<usize> {
+        self.ready.iter().position(|batch| self.identity.has_room(batch.partition))
+    }
+
+    fn close_those_with_room(&mut self) {
+        if self.identity.has_room(None) {
+            self.close(None);
+        }
+        for partition in 0..u32::try_from(self.open.len()).unwrap_or(u32::MAX) {
+            if self.identity.has_room(Some(partition)) {
+                self.close(Some(partition));
+            }
+        }
+    }
+
+    /// The producer has no identity yet, and wants one before anything is sent.
+    pub(super) fn wants_identity(&self) -> bool {
+        self.identity.is_wanted()
+    }
+
+    /// Who the producer is from now on.
+    pub(super) fn identify(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
     /// The oldest batch in flight is stored.
     pub(super) fn stored(&mut self, appends: Vec<v1::PartitionAppend>) -> Result<()> {
         let batch = self.in_flight.pop_front().ok_or_else(|| Error::bad_answer("an ack for nothing"))?;
         self.failures_in_a_row = 0;
+        self.identity.is_back(batch.partition);
         self.bytes -= batch.run.len();
         if self.options.on_outcome.is_some() {
             let bytes = batch.run.len();
@@ -311,35 +356,6 @@ impl State {
         }
         batch.ack.resolve(Ok(appends.into()));
         Ok(())
-    }
-
-    /// The stream broke, or was ended by the server, with `error`. Sorts out what is certainly not stored and what may be.
-    pub(super) fn failed(&mut self, error: &Error) -> AfterFailure {
-        self.failures_in_a_row += 1;
-        let again = error.is_temporary() && self.failures_in_a_row < self.options.backoff.attempts;
-        let refused = self.in_flight.is_empty() || error.is_refusal();
-        if refused && again {
-            self.take_back();
-            return AfterFailure::TryAgain(self.failures_in_a_row);
-        }
-        if self.in_flight.is_empty() {
-            // There is nobody to send to, and waiting has been tried.
-            self.close_all();
-            self.fail_ready(usize::MAX, error);
-        } else {
-            // A refusal concerns the oldest batch: the server stores nothing after it. Anything else is a lost answer, and
-            // then nothing is known of what was sent.
-            let lost = if refused { 1 } else { self.in_flight.len() };
-            self.take_back();
-            let unknown = Error::outcome_unknown(error);
-            let error = if refused || error.is_outcome_unknown() { error } else { &unknown };
-            self.fail_ready(lost, error);
-        }
-        if self.options.stop_on_failure {
-            self.stop(error);
-            return AfterFailure::Stop;
-        }
-        if refused { AfterFailure::GoOn } else { AfterFailure::TryAgain(self.failures_in_a_row) }
     }
 
     /// Takes nothing more; what is not in flight fails as not stored.
@@ -359,26 +375,6 @@ impl State {
         });
     }
 
-    /// What was in flight stands in front of what is ready again.
-    fn take_back(&mut self) {
-        while let Some(batch) = self.in_flight.pop_back() {
-            self.ready.push_front(batch);
-        }
-    }
-
-    /// Fails the first so many ready batches.
-    fn fail_ready(&mut self, count: usize, error: &Error) {
-        for _ in 0..count {
-            let Some(batch) = self.ready.pop_front() else { return };
-            self.bytes -= batch.run.len();
-            self.first_failure.get_or_insert_with(|| error.clone());
-            if self.options.on_outcome.is_some() {
-                self.outcomes.push(Outcome::Failed { records: batch.records, error: error.clone() });
-            }
-            batch.ack.resolve(Err(error.clone()));
-        }
-    }
-
     /// Outcomes since the last call, to tell the caller's hook without holding the lock.
     pub(super) fn take_outcomes(&mut self) -> Vec<Outcome> {
         std::mem::take(&mut self.outcomes)
@@ -396,7 +392,7 @@ impl State {
 
     /// There is something to send.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || (self.filling > 0 && self.options.linger.is_zero())
+        self.next_ready().is_some() || (self.filling > 0 && self.options.linger.is_zero())
     }
 
     /// There is something unanswered.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use annals_wire::murmur2;
+use prost::Message as _;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -17,7 +18,14 @@ fn options() -> ProducerOptions {
 }
 
 fn state(partitions: u32, options: ProducerOptions) -> State {
-    State::new("t", partitions, BatchLimits { record_bytes: 200, batch_bytes: 400 }, options, 0)
+    State::new(
+        "t",
+        partitions,
+        BatchLimits { record_bytes: 200, batch_bytes: 400 },
+        options,
+        Identity::None,
+        0,
+    )
 }
 
 fn push(state: &mut State, record: &NewRecord<'_>) -> Ack {
@@ -297,4 +305,143 @@ fn every_outcome_is_told_once() {
         "{outcomes:?}"
     );
     assert!(state.take_outcomes().is_empty());
+}
+
+fn held(partitions: u32, options: ProducerOptions, producer_id: i64) -> State {
+    let mut state = state(partitions, options);
+    state.identify(identity(producer_id));
+    state
+}
+
+fn identity(producer_id: i64) -> Identity {
+    let opened =
+        v1::OpenProducerResponse { producer_id, producer_epoch: 1, window_batches: 3, ..Default::default() };
+    Identity::of(&opened)
+}
+
+/// Producer and sequence of the next batch that leaves, and its partition.
+fn leaves(state: &mut State) -> Option<(i64, u32, u32)> {
+    let message = state.pull()?;
+    state.check();
+    let bytes = [message.head.as_slice(), &message.run].concat();
+    let request = v1::ProduceStreamRequest::decode(&bytes[..]).unwrap().append.unwrap();
+    let sequence = request.producer?;
+    Some((sequence.producer_id, sequence.base_sequence, request.partition?))
+}
+
+/// A batch of so many records for a partition.
+fn batch(state: &mut State, partition: u32, records: u32) -> Vec<Ack> {
+    let acks = (0..records).map(|_| push(state, &NewRecord::new("v").partition(partition))).collect();
+    state.close_all();
+    acks
+}
+
+fn gap(expected: u32) -> Error {
+    let details = ErrorDetails::with_error_info(
+        reason::SEQUENCE_GAP,
+        "annals",
+        [("expected".to_owned(), expected.to_string())],
+    );
+    Error::from(Status::with_error_details(Code::FailedPrecondition, "no", details))
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_under_the_same_sequence() {
+    let mut state = held(2, options(), 7);
+    let (first, second) = (batch(&mut state, 0, 2), batch(&mut state, 1, 3));
+    batch(&mut state, 0, 1);
+    let sent = [(7, 0, 0), (7, 0, 1), (7, 2, 0)];
+    assert_eq!(sent.map(|_| leaves(&mut state)), sent.map(Some));
+    assert_eq!(state.failed(&lost()), AfterFailure::TryAgain(1));
+    assert_eq!(sent.map(|_| leaves(&mut state)), sent.map(Some));
+    state.stored(vec![append(0, 5, 2)]).unwrap();
+    state.stored(vec![append(1, 9, 3)]).unwrap();
+    assert_eq!(first.into_iter().map(|ack| said(ack).unwrap().unwrap().offset).collect::<Vec<_>>(), [5, 6]);
+    assert_eq!(said(second.into_iter().next_back().unwrap()).unwrap().unwrap().offset, 11);
+    assert_eq!(state.failed(&lost()), AfterFailure::TryAgain(1));
+    assert_eq!(leaves(&mut state), Some((7, 2, 0)));
+}
+
+#[test]
+fn no_more_of_a_partition_fly_than_the_server_knows_again() {
+    let mut state = held(2, options(), 7);
+    for _ in 0..5 {
+        batch(&mut state, 0, 1);
+    }
+    batch(&mut state, 1, 1);
+    let sent: Vec<_> = std::iter::from_fn(|| leaves(&mut state)).collect();
+    assert_eq!(sent, [(7, 0, 0), (7, 1, 0), (7, 2, 0), (7, 0, 1)], "others go past a full one");
+    assert!(!state.has_ready());
+    state.stored(vec![append(0, 0, 1)]).unwrap();
+    assert!(state.has_ready());
+    assert_eq!((leaves(&mut state), leaves(&mut state)), (Some((7, 3, 0)), None));
+}
+
+#[test]
+fn behind_a_refused_batch_the_next_begins_where_it_would_have() {
+    let mut state = held(1, options(), 7);
+    let refused = batch(&mut state, 0, 2);
+    batch(&mut state, 0, 3);
+    assert_eq!((leaves(&mut state), leaves(&mut state)), (Some((7, 0, 0)), Some((7, 2, 0))));
+    let large = Error::from(Status::with_error_details(
+        Code::InvalidArgument,
+        "no",
+        ErrorDetails::with_error_info("RECORD_TOO_LARGE", "annals", []),
+    ));
+    assert_eq!(state.failed(&large), AfterFailure::GoOn);
+    assert_eq!(said(refused.into_iter().next().unwrap()).unwrap().unwrap_err().reason(), "RECORD_TOO_LARGE");
+    assert_eq!(leaves(&mut state), Some((7, 0, 0)));
+}
+
+#[test]
+fn what_the_server_expects_is_the_truth() {
+    let mut state = held(1, options(), 7);
+    batch(&mut state, 0, 1);
+    assert_eq!(leaves(&mut state), Some((7, 0, 0)));
+    state.stored(vec![append(0, 0, 1)]).unwrap();
+    batch(&mut state, 0, 4);
+    batch(&mut state, 0, 1);
+    assert_eq!((leaves(&mut state), leaves(&mut state)), (Some((7, 1, 0)), Some((7, 5, 0))));
+    // The topic was made anew, or a power cut took what was acked below fsync.
+    assert_eq!(state.failed(&gap(0)), AfterFailure::TryAgain(1));
+    assert_eq!((leaves(&mut state), leaves(&mut state)), (Some((7, 0, 0)), Some((7, 4, 0))));
+}
+
+#[test]
+fn a_producer_that_has_expired_asks_for_another_id_and_gives_up_only_what_may_be_stored() {
+    let mut state = held(1, options(), 7);
+    let perhaps = batch(&mut state, 0, 1);
+    leaves(&mut state);
+    state.failed(&lost());
+    let later = batch(&mut state, 0, 1);
+    assert_eq!((leaves(&mut state), leaves(&mut state)), (Some((7, 0, 0)), Some((7, 1, 0))));
+    let expired = Error::from(Status::with_error_details(
+        Code::FailedPrecondition,
+        "no",
+        ErrorDetails::with_error_info(reason::PRODUCER_EXPIRED, "annals", []),
+    ));
+    assert_eq!(state.failed(&expired), AfterFailure::TryAgain(2));
+    assert!(said(perhaps.into_iter().next().unwrap()).unwrap().unwrap_err().is_outcome_unknown());
+    assert!(state.wants_identity());
+    state.identify(identity(8));
+    assert_eq!(leaves(&mut state), Some((8, 0, 0)));
+    state.stored(vec![append(0, 1, 1)]).unwrap();
+    assert_eq!(said(later.into_iter().next().unwrap()).unwrap().unwrap().offset, 1);
+}
+
+#[test]
+fn when_trying_again_has_not_helped_the_outcome_is_unknown_and_what_follows_does_not_depend_on_it() {
+    let mut state = held(1, options(), 7);
+    let perhaps = batch(&mut state, 0, 1);
+    for attempt in 1..3 {
+        assert_eq!(leaves(&mut state), Some((7, 0, 0)));
+        assert_eq!(state.failed(&lost()), AfterFailure::TryAgain(attempt));
+    }
+    batch(&mut state, 0, 1);
+    leaves(&mut state);
+    state.failed(&lost());
+    assert!(said(perhaps.into_iter().next().unwrap()).unwrap().unwrap_err().is_outcome_unknown());
+    assert!(state.wants_identity());
+    state.identify(identity(8));
+    assert_eq!(leaves(&mut state), Some((8, 0, 0)));
 }

@@ -61,7 +61,7 @@ impl Client {
     /// # async fn example() -> annals_client::Result<()> {
     /// let client = Client::connect("127.0.0.1:7411").await?;
     /// let from = client.positions("orders", &[], &Start::CommittedBy("billing".into())).await?;
-    /// for records in client.fetch(&from, FetchOptions::default()).await?.slices {
+    /// for records in client.fetch(&from, &FetchOptions::default()).await?.slices {
     ///     let mut step = client.step();
     ///     for batch in records.batches() {
     ///         for record in batch?.records() {

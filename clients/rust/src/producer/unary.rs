@@ -112,6 +112,7 @@ impl Client {
             partition: options.partition,
             durability: options.durability,
             expected_next_offset: options.expected_next_offset,
+            producer: None,
             records_crc32: run.crc32,
             request_id,
         };

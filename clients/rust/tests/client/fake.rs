@@ -28,6 +28,8 @@ type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// What happens to the next request.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
+    /// Nothing in particular.
+    Go,
     /// Refused with this reason; nothing is stored.
     Refuse(Code, &'static str),
     /// The stream breaks before anything is stored.
@@ -58,6 +60,10 @@ struct Inner {
     subscriptions: Vec<v1::SubscribeRequest>,
     events: VecDeque<VecDeque<Result<v1::SubscribeResponse, Status>>>,
     commits: Vec<v1::CommitOffsetsRequest>,
+    producers: i64,
+    idempotent: bool,
+    /// By producer, partition and sequence.
+    sequences: BTreeMap<(i64, u32, u32), v1::ProduceResponse>,
 }
 
 impl Fake {
@@ -115,6 +121,10 @@ impl Fake {
         self.with(|inner| inner.streams)
     }
 
+    pub(crate) fn producers(&self) -> i64 {
+        self.with(|inner| inner.producers)
+    }
+
     pub(crate) fn requests(&self) -> Vec<v1::ProduceRequest> {
         self.with(|inner| inner.requests.clone())
     }
@@ -136,6 +146,12 @@ impl Fake {
         self.with(|inner| inner.partitions = partitions);
     }
 
+    /// Says that it knows sequences, and does.
+    pub(crate) fn idempotent(self) -> Self {
+        self.with(|inner| inner.idempotent = true);
+        self
+    }
+
     fn next_step(&self) -> Option<Step> {
         self.with(|inner| inner.script.pop_front())
     }
@@ -144,6 +160,9 @@ impl Fake {
         self.with(|inner| {
             if let Some(answer) = inner.answered.get(&request.request_id) {
                 return v1::ProduceResponse { duplicate: true, ..answer.clone() };
+            }
+            if let Some(answer) = inner.again(request) {
+                return answer;
             }
             inner.partitions = inner.partitions.max(8);
             let mut spread = BTreeMap::<u32, Vec<u32>>::new();
@@ -167,11 +186,32 @@ impl Fake {
                 });
                 log.extend(indexes.iter().map(|index| request.records[*index as usize].clone()));
             }
+            inner.remember(request, &answer);
             if !request.request_id.is_empty() {
                 inner.answered.insert(request.request_id.clone(), answer.clone());
             }
             answer
         })
+    }
+}
+
+impl Inner {
+    /// The answer to what a producer had stored before.
+    fn again(&self, request: &v1::ProduceRequest) -> Option<v1::ProduceResponse> {
+        let sequence = request.producer?;
+        let key = (sequence.producer_id, request.partition?, sequence.base_sequence);
+        let mut answer = self.sequences.get(&key)?.clone();
+        answer.appends.iter_mut().for_each(|append| append.duplicate = true);
+        Some(answer)
+    }
+
+    fn remember(&mut self, request: &v1::ProduceRequest, answer: &v1::ProduceResponse) {
+        let (Some(sequence), Some(partition)) = (request.producer, request.partition) else { return };
+        let of = |(producer, of, _): &(i64, u32, u32)| (*producer, *of) == (sequence.producer_id, partition);
+        let stored = self.sequences.iter().filter(|(key, _)| of(key));
+        let next: u32 = stored.map(|(_, answer)| answer.appends[0].record_count).sum();
+        assert_eq!(sequence.base_sequence, next, "sequences are without holes");
+        self.sequences.insert((sequence.producer_id, partition, next), answer.clone());
     }
 }
 
@@ -197,6 +237,20 @@ impl ProducerService for Fake {
             }
             _ => Ok(Response::new(self.store(&request))),
         }
+    }
+
+    async fn open_producer(&self, _: Request<v1::OpenProducerRequest>) -> Reply<v1::OpenProducerResponse> {
+        let producer_id = self.with(|inner| {
+            inner.producers += 1;
+            inner.producers
+        });
+        let opened = v1::OpenProducerResponse {
+            producer_id,
+            producer_epoch: 1,
+            positions: vec![],
+            window_batches: 64,
+        };
+        Ok(Response::new(opened))
     }
 
     async fn append_and_commit(
@@ -243,7 +297,7 @@ impl ProducerService for Fake {
                 let request = request.append.unwrap_or_default();
                 fake.with(|inner| inner.requests.push(request.clone()));
                 let answer = match fake.next_step() {
-                    None => say(Event::Stored(fake.store(&request))),
+                    None | Some(Step::Go) => say(Event::Stored(fake.store(&request))),
                     Some(Step::Refuse(code, reason)) => Err(refusal(code, reason)),
                     Some(Step::Break) => Err(Status::unavailable("broken")),
                     Some(Step::StoreAndBreak) => {
@@ -373,7 +427,9 @@ impl ServerService for Fake {
             max_request_bytes: 16 << 20,
             ..Default::default()
         };
-        let info = v1::GetServerInfoResponse { limits: Some(limits), ..Default::default() };
+        let idempotent = self.with(|inner| inner.idempotent);
+        let features = idempotent.then(|| "idempotent_producer".to_owned()).into_iter().collect();
+        let info = v1::GetServerInfoResponse { limits: Some(limits), features, ..Default::default() };
         Ok(Response::new(info))
     }
 

@@ -106,6 +106,49 @@ async fn a_lost_answer_is_told_and_never_sent_twice() {
     assert_eq!(fake.values(0), ["1", "2"]);
 }
 
+/// Every fourth request is answered by a broken connection, with the records stored or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_sequences_lost_answers_are_asked_for_again_and_everything_is_stored_once() {
+    let script = (0..400).map(|n| match n % 8 {
+        3 => Step::StoreAndBreak,
+        7 => Step::Break,
+        _ => Step::Go,
+    });
+    let fake = Fake::new(3, script).idempotent();
+    let options = ProducerOptions {
+        batch_bytes: 2000,
+        backoff: Backoff { attempts: 10, ..quick().backoff },
+        ..quick()
+    };
+    let producer = client(&fake).await.producer("t", options).await.unwrap();
+    let mut acks = Vec::new();
+    for n in 0..20_000_u32 {
+        let value = n.to_string();
+        acks.push(producer.send(&NewRecord::new(&value).key(&(n % 97).to_string())).await.unwrap());
+    }
+    producer.close().await.unwrap();
+    let stored = [0, 1, 2].map(|partition| fake.values(partition));
+    for (n, ack) in acks.into_iter().enumerate() {
+        let placed = ack.await.unwrap();
+        let at = usize::try_from(placed.offset).unwrap();
+        assert_eq!(stored[placed.partition as usize][at], n.to_string());
+    }
+    assert_eq!(fake.stored(), 20_000);
+    assert!(fake.streams() > 20, "{} streams", fake.streams());
+    assert_eq!(fake.producers(), 1, "one identity for all of them");
+}
+
+#[tokio::test]
+async fn a_producer_can_be_told_to_do_without_sequences() {
+    let fake = Fake::new(1, [Step::StoreAndBreak]).idempotent();
+    let options = ProducerOptions { idempotent: false, ..quick() };
+    let producer = client(&fake).await.producer("t", options).await.unwrap();
+    let ack = producer.send(&NewRecord::new("1")).await.unwrap();
+    assert!(ack.await.unwrap_err().is_outcome_unknown());
+    assert!(fake.requests().iter().all(|request| request.producer.is_none()));
+    assert_eq!((fake.producers(), fake.stored()), (0, 1));
+}
+
 #[tokio::test]
 async fn a_draining_server_answers_what_was_sent_and_the_rest_goes_to_the_next_stream() {
     let fake = Fake::new(1, [Step::DrainAndStore]);

@@ -11,7 +11,7 @@ use prost::Message;
 use tonic::Status;
 use tower::Service;
 
-use super::{super::Hot, FETCH, PRODUCE, Reading, STEP, STREAM, SUBSCRIBE};
+use super::{super::Hot, FETCH, OPEN, PRODUCE, Reading, STEP, STREAM, SUBSCRIBE};
 use crate::grpc::answer::Answer;
 
 /// A request's body: frames that are there.
@@ -150,6 +150,7 @@ impl Asked {
                 return false;
             };
             all &= match Hot::of(self.path) {
+                Some(Hot::OpenProducer) => same::<v1::OpenProducerRequest>(message),
                 Some(Hot::Produce) => same::<v1::ProduceRequest>(message),
                 Some(Hot::ProduceStream) => same::<v1::ProduceStreamRequest>(message),
                 Some(Hot::AppendAndCommit) => same::<v1::AppendAndCommitRequest>(message),
@@ -167,6 +168,7 @@ impl Asked {
             format!("{:?}", M::decode(message).expect("an answer decodes"))
         }
         match Hot::of(self.path) {
+            Some(Hot::OpenProducer) => shown::<v1::OpenProducerResponse>(message),
             Some(Hot::Produce) => shown::<v1::ProduceResponse>(message),
             Some(Hot::ProduceStream) => shown::<v1::ProduceStreamResponse>(message),
             Some(Hot::AppendAndCommit) => shown::<v1::AppendAndCommitResponse>(message),
@@ -222,13 +224,26 @@ fn a_produce() -> impl Strategy<Value = v1::ProduceRequest> {
     let odd = (rarely(-1_i64..9), rarely(any::<u32>()), rarely(0_i32..4), rarely(vec(any::<u8>(), 1..20)));
     let id = prop_oneof![12 => Just(String::new()), 2 => "[rs]", 1 => "r{129}"];
     let level = prop_oneof![12 => 0..4_i32, 1 => any::<i32>()];
-    (a_topic(), option::of(0_u32..9), level, some(a_record(), 5), odd, id).prop_map(
-        |(topic, partition, durability, records, (expected, crc, codec, compressed), request_id)| {
+    let producer = (1_i64..3, 0_u32..3, 0_u32..4).prop_map(|(producer_id, producer_epoch, base_sequence)| {
+        v1::ProducerSequence { producer_id, producer_epoch, base_sequence }
+    });
+    let ids = (id, option::weighted(0.2, producer));
+    (a_topic(), option::of(0_u32..9), level, some(a_record(), 5), odd, ids).prop_map(
+        |(
+            topic,
+            partition,
+            durability,
+            records,
+            (expected, crc, codec, compressed),
+            (request_id, producer),
+        )| {
+            let request_id = if producer.is_some() { String::new() } else { request_id };
             v1::ProduceRequest {
                 topic,
                 partition,
                 durability,
                 expected_next_offset: expected,
+                producer,
                 records_crc32: crc,
                 codec: codec.unwrap_or_default(),
                 request_id,
@@ -318,6 +333,7 @@ fn a_call() -> impl Strategy<Value = (&'static str, Vec<Vec<u8>>)> {
     prop_oneof![
         6 => a_produce().prop_map(|asked| (PRODUCE, vec![asked.encode_to_vec()])),
         3 => vec(streamed, 0..6).prop_map(|asked| (STREAM, asked)),
+        1 => "[pq]?".prop_map(|name| (OPEN, vec![v1::OpenProducerRequest { name }.encode_to_vec()])),
         3 => a_step().prop_map(|asked| (STEP, vec![asked.encode_to_vec()])),
         6 => a_fetch().prop_map(|asked| (FETCH, vec![asked.encode_to_vec()])),
         1 => subscribe.prop_map(|asked| (SUBSCRIBE, vec![asked.encode_to_vec()])),

@@ -19,7 +19,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming, service::Routes};
 use tower::Service;
 
-use super::super::{Hot, MAX_SMALL_REQUEST, produce::malformed, step};
+use super::super::{Hot, MAX_SMALL_REQUEST, open_producer, produce::malformed, step};
 use crate::{
     broker::{self, Broker, Principal, SubEvent},
     grpc::{Answering, answer::Answer, convert, front::Call, generated, refusal::Refusal},
@@ -50,6 +50,14 @@ impl ProducerService for Naive {
         request: tonic::Request<v1::ProduceRequest>,
     ) -> Result<tonic::Response<v1::ProduceResponse>, Status> {
         Ok(tonic::Response::new(self.store(request.get_ref()).await?))
+    }
+
+    async fn open_producer(
+        &self,
+        request: tonic::Request<v1::OpenProducerRequest>,
+    ) -> Result<tonic::Response<v1::OpenProducerResponse>, Status> {
+        let opened = self.0.open_producer(&Principal::anonymous(), &request.get_ref().name).await;
+        Ok(tonic::Response::new(open_producer::response(opened.map_err(Refusal::from)?)))
     }
 
     async fn append_and_commit(
@@ -207,7 +215,7 @@ where
             Some(Hot::Produce | Hot::ProduceStream | Hot::AppendAndCommit) => {
                 annals_wire::limits::MAX_REQUEST_BYTES
             }
-            Some(Hot::Fetch | Hot::Subscribe) | None => MAX_SMALL_REQUEST,
+            Some(Hot::OpenProducer | Hot::Fetch | Hot::Subscribe) | None => MAX_SMALL_REQUEST,
         };
         call.timeout = None; // streams have none, and no call here comes near its own
         Box::pin(generated(self.0.clone(), call, limit))
