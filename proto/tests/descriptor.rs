@@ -22,7 +22,7 @@ const PACKAGE: &str = "annals.v1";
 fn files() -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let files: Vec<_> = set.file.into_iter().filter(|file| file.package() == PACKAGE).collect();
-    assert_eq!(files.len(), 7);
+    assert_eq!(files.len(), 8);
     files
 }
 
@@ -115,7 +115,7 @@ fn services_and_calls_are_named_alike_and_share_no_message() {
             }
         }
     }
-    assert_eq!((services, seen.len() / 2), (6, 19));
+    assert_eq!((services, seen.len() / 2), (7, 21));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use annals_wire::{
+    ids::TopicId,
     internal::{GroupPosition, OffsetsCommitted, state_entry::Body},
     limits::MAX_COMMIT_METADATA_BYTES,
     names::check_group_name,
@@ -89,8 +90,23 @@ impl Broker {
         };
         let body = Body::OffsetsCommitted(entry);
         let number = self.enqueue(room, vec![Change::State(write_entry(body.clone()))])?;
-        groups.apply(number, &body);
+        self.apply_commit(&mut groups, number, &body);
         Ok(number)
+    }
+
+    /// Applies a commit that was entered, and counts what it confirms.
+    pub(super) fn apply_commit(&self, groups: &mut Groups, number: u64, body: &Body) {
+        if let Body::OffsetsCommitted(entry) = body {
+            for position in &entry.positions {
+                let Some(topic) = TopicId::from_slice(&position.topic_id) else { continue };
+                let key = PartitionKey { topic, partition: position.partition };
+                let before = committed_in(groups, &entry.group, key).map(|before| before.next_offset);
+                if let Some(partition) = self.storage.partition(key) {
+                    self.rates.committed(&entry.group, &partition, before, position.next_offset);
+                }
+            }
+        }
+        groups.apply(number, body);
     }
 
     /// Whether a commit that [`Broker::check_commit`] let pass may be, and what it comes to. The caller holds the lock of

@@ -80,6 +80,7 @@ impl Broker {
         let body = Body::GroupDeleted(internal::GroupDeleted { group: name.to_owned() });
         let number = self.enqueue(room, vec![Change::State(write_entry(body.clone()))])?;
         groups.apply(number, &body);
+        self.rates.forget_group(name);
         Ok(number)
     }
 }

@@ -41,6 +41,7 @@ mod page;
 mod position;
 mod produce;
 mod producers;
+mod rates;
 mod read;
 mod settle;
 mod sift;
@@ -62,6 +63,7 @@ pub use config::{Config, Limits, TopicDefaults};
 pub use error::Error;
 pub use filter::Filter;
 pub use produce::PendingAck;
+pub use rates::{GroupStats, Latency, Rate, Stats, StatsSelection, TopicStats};
 pub use step::Step;
 pub use subscribe::Subscription;
 pub use types::*;
@@ -74,6 +76,7 @@ use crate::{
 };
 use catalog::Catalog;
 use producers::Holders;
+use rates::Rates;
 
 /// When to come back after a refusal that heals by itself.
 const RETRY_SOON: Duration = Duration::from_millis(200);
@@ -116,6 +119,7 @@ pub struct Broker {
     truth: Arc<Truth>,
     catalog: Catalog,
     holders: Holders,
+    rates: Rates,
     /// Set once, with the time streams have left.
     drain: watch::Sender<Option<Duration>>,
     /// Reads that may wait.
@@ -163,6 +167,7 @@ impl Broker {
             catalog: Catalog::new(&state.topics, &storage),
             holders: Holders::new(&state.producers, &storage),
             storage,
+            rates: Rates::new(Arc::clone(&clock)),
             clock,
             config,
             truth: Arc::new(Truth {
@@ -213,6 +218,13 @@ impl Broker {
     /// Whether [`Broker::drain`] was called.
     pub fn draining(&self) -> bool {
         self.drain.borrow().is_some()
+    }
+
+    /// Returns once [`Broker::drain`] was called.
+    pub async fn until_drained(&self) {
+        // The sender lives in the broker, so this is never its end.
+        let mut drain = self.drain.subscribe();
+        let _called = drain.wait_for(Option::is_some).await;
     }
 
     /// Bytes that were read could not be sent: they are verified again before they are served again.

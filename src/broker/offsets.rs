@@ -9,7 +9,7 @@ use super::{
 use crate::{state::Committed, storage::Partition, sync::Arc};
 
 /// A committed position, and what its lag is measured against.
-struct Found {
+pub(super) struct Found {
     topic: Arc<Topic>,
     partition: Arc<Partition>,
     committed: Committed,
@@ -36,7 +36,8 @@ impl Broker {
         measured.await.map_err(|_| Error::ShuttingDown { retry_delay: RETRY_SOON })
     }
 
-    fn committed(&self, group: &str, topics: &[String]) -> (Vec<Found>, u64) {
+    /// Where a group stands, by topic and partition, and the number of the newest entry it was read from.
+    pub(super) fn committed(&self, group: &str, topics: &[String]) -> (Vec<Found>, u64) {
         let groups = self.truth.groups.lock();
         let Some(group) = groups.get(group) else { return (Vec::new(), groups.number()) };
         let names = self.truth.topics.lock();
@@ -103,7 +104,7 @@ impl Broker {
 }
 
 impl Found {
-    fn measured(self, now_ms: i64) -> CommittedOffset {
+    pub(super) fn measured(self, now_ms: i64) -> CommittedOffset {
         let bounds = self.partition.bounds();
         let first = self.committed.next_offset.max(bounds.log_start);
         let lag_records = bounds.high_watermark.saturating_sub(first).max(0);

@@ -197,7 +197,7 @@ impl Broker {
         // A number beyond the newest is none: the journal closed, and the ack will say so.
         for (number, body) in numbers.zip(commit.iter().chain(&done)) {
             if number <= self.storage.last_number() {
-                groups.apply(number, body);
+                self.apply_commit(&mut groups, number, body);
                 requests.apply(number, body);
             }
         }

@@ -9,6 +9,7 @@ use super::{
     exit::{Exit, Failure},
     out::{Out, talk},
     rows::{Cell, Rows},
+    stats::{self, Shown},
 };
 
 /// See where groups stand, and delete them
@@ -22,6 +23,7 @@ pub(crate) struct Group {
 enum Command {
     List(List),
     Describe(Describe),
+    Watch(Watch),
     Delete(Delete),
 }
 
@@ -47,6 +49,23 @@ struct Describe {
     output: ListFormat,
 }
 
+/// Show how a group gets on, again and again: P, R, D, L, lag and when it is gone
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  annals group watch billing --over 1s --every 100ms --times 3")]
+struct Watch {
+    /// Its name
+    group: String,
+    /// Only this topic; more than once for several
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+    #[command(flatten)]
+    shown: Shown,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    output: ListFormat,
+}
+
 /// Delete a group and its positions
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  annals group delete billing --dry-run")]
@@ -65,6 +84,7 @@ pub(crate) fn run(args: &Group) -> Result<Exit, Failure> {
     match &args.command {
         Command::List(args) => connect::run(list(args)),
         Command::Describe(args) => connect::run(describe(args)),
+        Command::Watch(args) => connect::run(watch(args)),
         Command::Delete(args) => connect::run(delete(args)),
     }
 }
@@ -113,6 +133,17 @@ async fn describe(args: &Describe) -> Result<Exit, Failure> {
     client.group(&args.group).await?;
     let offsets = client.offsets(&args.group, &[]).await?;
     positions(&args.group, &offsets).print(Out::new(), args.output.format.as_ref(), Exit::Ok)
+}
+
+async fn watch(args: &Watch) -> Result<Exit, Failure> {
+    let client = args.server.connect().await?;
+    let mut topics = args.topic.clone();
+    if topics.is_empty() {
+        topics = client.group(&args.group).await?.topics;
+    }
+    let per_partition = args.shown.per_partition();
+    let selection = v1::StatsSelection { topics, groups: vec![args.group.clone()], per_partition };
+    stats::watch(&client, selection, args.shown, args.output.format.as_ref()).await
 }
 
 async fn delete(args: &Delete) -> Result<Exit, Failure> {

@@ -30,6 +30,7 @@ mod reference;
 mod replay;
 mod rows;
 mod serve;
+mod stats;
 mod topic;
 mod values;
 
@@ -64,6 +65,7 @@ enum Command {
     Replay(replay::Replay),
     Topic(topic::Topic),
     Group(group::Group),
+    Stats(stats::Stats),
     Log(log::Log),
     CrashTest(crash_test::CrashTest),
     Ping(ping::Ping),
@@ -105,6 +107,7 @@ fn dispatch(command: &Command) -> Result<Exit, Failure> {
         Command::Replay(args) => replay::run(args),
         Command::Topic(args) => topic::run(args),
         Command::Group(args) => group::run(args),
+        Command::Stats(args) => stats::run(args),
         Command::Log(args) => log::run(args),
         Command::CrashTest(args) => crash_test::run(args),
         Command::Ping(args) => ping::run(args),

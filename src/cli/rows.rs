@@ -27,6 +27,8 @@ pub(crate) enum Cell {
     Span(i64),
     /// Several texts.
     List(Vec<String>),
+    /// Not known, or none.
+    Nothing,
 }
 
 impl From<&str> for Cell {
@@ -73,7 +75,12 @@ impl Rows {
 
     /// Prints the list and ends with `exit`.
     pub(crate) fn print(&self, out: Out, asked: Option<&Format>, exit: Exit) -> Result<Exit, Failure> {
-        out.finish(&self.render(&Format::choose(asked, out.terminal), out.colour)?, exit)
+        out.finish(&self.bytes(out, asked)?, exit)
+    }
+
+    /// The list as it is printed.
+    pub(crate) fn bytes(&self, out: Out, asked: Option<&Format>) -> Result<Vec<u8>, Failure> {
+        self.render(&Format::choose(asked, out.terminal), out.colour)
     }
 
     fn render(&self, format: &Format, colour: bool) -> Result<Vec<u8>, Failure> {
@@ -137,7 +144,8 @@ impl Rows {
             .collect();
         let numeric: Vec<bool> = (0..titles.len())
             .map(|column| {
-                let cell = self.rows.first().and_then(|row| row.get(column));
+                let cells = self.rows.iter().filter_map(|row| row.get(column));
+                let cell = cells.into_iter().find(|cell| **cell != Cell::Nothing);
                 matches!(cell, Some(Cell::Number(_) | Cell::Real(_) | Cell::Bytes(_) | Cell::Span(_)))
             })
             .collect();
@@ -173,6 +181,7 @@ fn push_json(bytes: &mut Vec<u8>, cell: &Cell) {
             bytes.extend_from_slice(number.to_string().as_bytes());
         }
         // As JSON has no word for what is no number.
+        Cell::Nothing => bytes.extend_from_slice(b"null"),
         Cell::Real(number) if !number.is_finite() => bytes.extend_from_slice(b"null"),
         Cell::Real(number) => bytes.extend_from_slice(number.to_string().as_bytes()),
         Cell::List(texts) => {
@@ -196,6 +205,7 @@ fn exact(cell: &Cell) -> String {
         }
         Cell::Real(number) => number.to_string(),
         Cell::List(texts) => texts.join(" "),
+        Cell::Nothing => String::new(),
     }
 }
 
@@ -205,7 +215,7 @@ fn readable(cell: &Cell) -> String {
         Cell::Number(number) => grouped(*number),
         Cell::Real(number) => real(*number),
         Cell::Bytes(bytes) => size(*bytes),
-        Cell::Time(0) => "-".to_owned(),
+        Cell::Time(0) | Cell::Nothing => "-".to_owned(),
         Cell::Time(ms) => time(*ms),
         Cell::Span(ms) => span(*ms),
         Cell::List(texts) => texts.join(" "),

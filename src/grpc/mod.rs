@@ -26,6 +26,7 @@ mod offsets;
 mod raw;
 mod refusal;
 mod server_info;
+mod stats;
 mod status;
 mod topics;
 
@@ -40,7 +41,8 @@ use std::{
 
 use annals_wire::v1::{
     group_service_server::GroupServiceServer, offset_service_server::OffsetServiceServer,
-    server_service_server::ServerServiceServer, topic_service_server::TopicServiceServer,
+    server_service_server::ServerServiceServer, stats_service_server::StatsServiceServer,
+    topic_service_server::TopicServiceServer,
 };
 use bytes::Bytes;
 use http::Response;
@@ -67,12 +69,13 @@ use crate::{
 };
 
 /// Services whose health is told, beside the empty name that stands for all.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "annals.v1.ProducerService",
     "annals.v1.ConsumerService",
     "annals.v1.OffsetService",
     "annals.v1.TopicService",
     "annals.v1.GroupService",
+    "annals.v1.StatsService",
     "annals.v1.ServerService",
 ];
 /// Room for the requests that carry no records, over all connections.
@@ -172,6 +175,7 @@ impl Door {
         let generated = Routes::new(OffsetServiceServer::new(services.clone()))
             .add_service(TopicServiceServer::new(services.clone()))
             .add_service(GroupServiceServer::new(services.clone()))
+            .add_service(StatsServiceServer::new(services.clone()))
             .add_service(ServerServiceServer::new(services))
             .prepare();
         let raw = Arc::new(Raw {

@@ -10,8 +10,8 @@ use crate::broker::Health;
 /// Number of the one node.
 pub(super) const NODE: u32 = 0;
 /// What works here beyond the calls that every server has.
-const FEATURES: [&str; 5] =
-    ["append_and_commit", "idempotent_producer", "produce_stream", "request_id", "subscribe"];
+const FEATURES: [&str; 6] =
+    ["append_and_commit", "idempotent_producer", "produce_stream", "request_id", "stats", "subscribe"];
 
 #[tonic::async_trait]
 impl ServerService for Services {

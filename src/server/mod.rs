@@ -122,6 +122,7 @@ async fn start_over(
             return Err(error);
         }
     };
+    tokio::spawn(Arc::clone(&broker).keep_rates());
     door.open(Arc::clone(&broker), clock).await;
     Ok(Server { address, report, broker, running, door, accepting, stop, config })
 }

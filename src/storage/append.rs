@@ -19,6 +19,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     disk::is_out_of_files,
+    epochs::epoch_at,
     error::AppendError,
     frame::BatchBytes,
     key::Level,
@@ -189,13 +190,10 @@ impl Storage {
         if planted(Mutant::DuplicateNotAwaited) {
             ack = 0;
         }
-        let epochs = item.log.epochs.iter().rev();
-        let leader_epoch =
-            epochs.clone().find(|start| start.offset <= stored.base_offset).map_or(0, |start| start.epoch);
         let appended = Appended {
             base_offset: stored.base_offset,
             append_time_ms: stored.append_time_ms,
-            leader_epoch,
+            leader_epoch: epoch_at(&item.log.epochs, stored.base_offset),
             level: item.level,
             duplicate: true,
         };
@@ -369,8 +367,9 @@ impl Storage {
         if !planted(Mutant::SequencesNotCounted) {
             self.note_sequence(&mut item.log, &header);
         }
-        partition.written(&mut item.log, next_offset(&header), number, self.is_durable(number));
-        self.after_append(partition, &mut item.log, batch_len(item.append));
+        let bytes = batch_len(item.append);
+        partition.written(&mut item.log, next_offset(&header), bytes, number, self.is_durable(number));
+        self.after_append(partition, &mut item.log, bytes);
     }
 
     /// Tells readers of what was appended, as soon as they may see it. Without the partition's lock.

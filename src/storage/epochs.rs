@@ -19,3 +19,8 @@ pub(crate) fn note_epoch(epochs: &mut Vec<EpochStart>, epoch: u32, offset: i64) 
         }
     }
 }
+
+/// The epoch in which the batch at an offset was stored.
+pub(crate) fn epoch_at(epochs: &[EpochStart], offset: i64) -> u32 {
+    epochs.iter().rev().find(|start| start.offset <= offset).map_or(0, |start| start.epoch)
+}

@@ -8,15 +8,19 @@
 //!
 //! Writers hold `log`; readers hold nothing: they see an atomic high watermark and a list of segments that is replaced whole.
 
+mod publish;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use annals_wire::internal::InlineBatch;
+
+use publish::Pending;
+pub use publish::Published;
 
 pub(crate) use super::epochs::{EpochStart, note_epoch};
 use super::{
     disk::File,
     key::{Level, PartitionKey, PartitionSettings},
-    mutant::{Mutant, planted},
     producers::Windows,
     queue::Upto,
     ranges::Ranges,
@@ -34,13 +38,6 @@ pub(crate) struct Spare {
     pub(crate) file: Arc<dyn File>,
     pub(crate) allocated: u64,
     pub(crate) path: String,
-}
-
-/// Visible once `number` is durable.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    number: u64,
-    end: i64,
 }
 
 /// What only a writer may touch.
@@ -88,6 +85,10 @@ pub struct Partition {
     log_start: AtomicI64,
     high_watermark: AtomicI64,
     log_end: AtomicI64,
+    /// Where this run found its end.
+    opened_at: i64,
+    /// Bytes that this run made visible. Raised with the high watermark, under the lock of the log.
+    published_bytes: AtomicU64,
     epoch: u32,
     fenced: AtomicBool,
     /// Why, as first told.
@@ -202,6 +203,8 @@ impl Partition {
             log_start: AtomicI64::new(found.log_start),
             high_watermark: AtomicI64::new(found.next_offset),
             log_end: AtomicI64::new(found.next_offset),
+            opened_at: found.next_offset,
+            published_bytes: AtomicU64::new(0),
             epoch,
             fenced: AtomicBool::new(false),
             fence: OnceLock::new(),
@@ -404,36 +407,6 @@ impl Partition {
         let mut segments = Vec::clone(&self.segments.load());
         segments.push(Arc::clone(segment));
         self.segments.store(Arc::new(segments));
-    }
-
-    /// A batch up to `end` was written; visible once `number` is durable. `durable`: it is already.
-    pub(crate) fn written(&self, log: &mut Log, end: i64, number: u64, durable: bool) {
-        log.next_offset = end;
-        self.log_end.store(end, Ordering::Release);
-        if (durable && log.pending.is_empty()) || planted(Mutant::PublishedEarly) {
-            self.high_watermark.store(end, Ordering::Release);
-        } else {
-            log.pending.push_back(Pending { number, end });
-        }
-    }
-
-    /// Moves the high watermark over all that is durable. Returns whether it moved.
-    pub(crate) fn publish(&self, durable: u64) -> bool {
-        let mut log = self.log.lock();
-        let mut end = None;
-        while let Some(next) = log.pending.front().filter(|next| next.number <= durable) {
-            end = Some(next.end);
-            log.pending.pop_front();
-        }
-        // Under the lock: an append that needs no entry publishes by itself, in the same order.
-        if let Some(end) = end.filter(|_| !self.is_fenced()) {
-            self.high_watermark.fetch_max(end, Ordering::AcqRel);
-        }
-        drop(log);
-        if end.is_some() {
-            self.notify();
-        }
-        end.is_some()
     }
 
     /// Where the history of `epoch` ends in this log: a reader beyond it, whose last batch was of that epoch, read

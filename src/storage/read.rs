@@ -84,6 +84,15 @@ pub(crate) struct Reader<'a> {
     lost: bool,
 }
 
+/// What a stored batch says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchAt {
+    /// Milliseconds since 1970.
+    pub append_time_ms: i64,
+    /// Offset after its last record.
+    pub next_offset: i64,
+}
+
 impl Partition {
     /// Reads from the batch that holds `from`: at most `max_bytes`, unless the first batch alone is larger. At the
     /// high watermark there is nothing, which is not an error. Control batches are left out.
@@ -129,12 +138,20 @@ impl Partition {
 
     /// Append time of the batch that holds an offset, in milliseconds since 1970; `None` at the high watermark.
     pub fn append_time_of(&self, offset: i64) -> Result<Option<i64>, ReadError> {
+        Ok(self.batch_at(offset)?.map(|batch| batch.append_time_ms))
+    }
+
+    /// The batch that holds an offset, or the next where that is damaged; `None` at the high watermark.
+    pub fn batch_at(&self, offset: i64) -> Result<Option<BatchAt>, ReadError> {
         let read = self.read(offset, 1, true)?;
         let key = self.key();
         let header = read.batches.first().and_then(|bytes| {
             annals_wire::header::verify_header(bytes.get(..BATCH_PREFIX_LEN)?, &key.topic, key.partition).ok()
         });
-        Ok(header.map(|decoded| decoded.header.append_time_ms))
+        Ok(header.and_then(|decoded| {
+            let next_offset = decoded.header.next_offset()?;
+            Some(BatchAt { append_time_ms: decoded.header.append_time_ms, next_offset })
+        }))
     }
 
     /// Base offset of the first batch that has a record at or after a time; `None` if there is none so late.

@@ -12,3 +12,4 @@ mod refusals;
 mod round_trips;
 mod sockets;
 mod starts;
+mod stats;

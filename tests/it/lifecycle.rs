@@ -107,6 +107,7 @@ async fn reflection_lists_every_service_in_both_versions() {
         "annals.v1.OffsetService",
         "annals.v1.ProducerService",
         "annals.v1.ServerService",
+        "annals.v1.StatsService",
         "annals.v1.TopicService",
         "grpc.health.v1.Health",
     ];

@@ -8,6 +8,7 @@
 //! | read on and on | [`Client::subscribe`]: resumes by itself |
 //! | read once | [`Client::fetch`] |
 //! | keep a group's place | [`Client::commit`], [`Client::offsets`] |
+//! | see how fast it all goes | [`Client::stats`], [`Client::watch_stats`] |
 //! | look after topics and groups | [`Client::create_topic`], [`Client::topics`], [`Client::groups`], ... |
 //!
 //! ```no_run
@@ -36,6 +37,7 @@ mod error;
 mod producer;
 mod raw;
 mod reader;
+mod stats;
 
 pub use annals_wire::{limits::MAX_RECORD_BYTES, v1};
 pub use backoff::Backoff;
@@ -50,3 +52,4 @@ pub use reader::{
     Batch, Event, FetchOptions, Fetched, Filter, OnState, PartitionFailure, Position, Reader, ReaderOptions,
     ReaderState, RecordRef, Records, Start,
 };
+pub use stats::StatsWatch;

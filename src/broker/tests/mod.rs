@@ -6,6 +6,7 @@ mod filters;
 mod keyed;
 mod produce;
 mod producers;
+mod rates;
 mod reads;
 mod steps;
 mod storm;
