@@ -7,6 +7,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 static DAMAGED_RANGES: AtomicU64 = AtomicU64::new(0);
 static FENCED_PARTITIONS: AtomicU64 = AtomicU64::new(0);
+static GROUP_SKIPPED: AtomicU64 = AtomicU64::new(0);
 static MAP_FAULTS: AtomicU64 = AtomicU64::new(0);
 static SCRUBBED_BYTES: AtomicU64 = AtomicU64::new(0);
 static SCRUB_PASSES: AtomicU64 = AtomicU64::new(0);
@@ -18,6 +19,8 @@ pub struct Counts {
     pub damaged_ranges: u64,
     /// Partitions that stopped taking records until the next start.
     pub fenced_partitions: u64,
+    /// Offsets that groups went past because they were no longer kept.
+    pub group_skipped: u64,
     /// Pages of maps that the system could not read.
     pub map_faults: u64,
     /// Bytes that the scrubber read again.
@@ -32,6 +35,7 @@ pub fn read() -> Counts {
     Counts {
         damaged_ranges: of(&DAMAGED_RANGES),
         fenced_partitions: of(&FENCED_PARTITIONS),
+        group_skipped: of(&GROUP_SKIPPED),
         map_faults: of(&MAP_FAULTS),
         scrubbed_bytes: of(&SCRUBBED_BYTES),
         scrub_passes: of(&SCRUB_PASSES),
@@ -46,6 +50,11 @@ pub(crate) fn damaged_range() {
 /// A partition takes no more records.
 pub(crate) fn fenced_partition() {
     FENCED_PARTITIONS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A group went past so many offsets that were no longer kept.
+pub(crate) fn group_skipped(offsets: u64) {
+    GROUP_SKIPPED.fetch_add(offsets, Ordering::Relaxed);
 }
 
 /// A page of a map could not be read. Called by the signal handler.

@@ -57,5 +57,5 @@ fn the_lines_in_the_documentation_are_the_lines_that_run() {
         assert!(document.contains(lines.trim_end()), "docs/clients.md does not show:\n{lines}");
         shown += 1;
     }
-    assert_eq!(shown, 3);
+    assert_eq!(shown, 4);
 }

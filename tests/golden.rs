@@ -222,8 +222,9 @@ fn make() {
             leader_epoch: None,
             topic_id: None,
             metadata: "golden".into(),
+            ..CommitPosition::default()
         };
-        let commit = Commit { group: "billing".into(), positions: vec![position], allow_backwards: false };
+        let commit = Commit { group: "billing".into(), positions: vec![position], ..Commit::default() };
         copy(&dir, &torn);
         runtime.block_on(broker.produce(one_record(RECORDS - 1))).unwrap();
         copy(&dir, &behind);

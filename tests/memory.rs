@@ -8,12 +8,13 @@ use std::{fs, time::Duration};
 
 use annals_wire::v1::{
     self, Record, consumer_service_client::ConsumerServiceClient, fetch_position::Start,
+    group_service_client::GroupServiceClient, offset_service_client::OffsetServiceClient,
     produce_stream_response::Event as Ack, producer_service_client::ProducerServiceClient,
-    subscribe_response::Event,
+    subscribe_response::Event, topic_service_client::TopicServiceClient,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
 #[path = "support/child.rs"]
 mod child;
@@ -148,4 +149,67 @@ async fn readers_that_do_not_read_hold_a_bounded_buffer() {
         };
         assert_eq!(slice.batches.first().unwrap().base_offset, 0);
     }
+}
+
+/// A member that has all hundred partitions, and has committed in each.
+async fn member_of(channel: Channel, group: String) -> Streaming<v1::ConsumeResponse> {
+    let (sender, receiver) = mpsc::channel(4);
+    // It says nothing while the others join.
+    let config = Some(v1::GroupConfig { session_timeout_ms: 600_000, ..Default::default() });
+    let make = v1::CreateGroupRequest { group: group.clone(), config };
+    GroupServiceClient::new(channel.clone()).create_group(make).await.unwrap();
+    let join = v1::ConsumeJoin {
+        group: group.clone(),
+        topics: vec!["t".into()],
+        member_name: format!("{group}-1"),
+        ..Default::default()
+    };
+    let says = |command| v1::ConsumeRequest { command: Some(command) };
+    sender.send(says(v1::consume_request::Command::Join(join))).await.unwrap();
+    let mut consumer = ConsumerServiceClient::new(channel.clone());
+    let mut events = consumer.consume(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut member_id = String::new();
+    let given = loop {
+        match events.message().await.unwrap().unwrap().event.unwrap() {
+            v1::consume_response::Event::Joined(joined) => member_id = joined.member_id,
+            v1::consume_response::Event::Assigned(assigned) => break assigned.partitions,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(given.len(), 100);
+    let offsets = given.iter().map(|one| v1::CommitPosition {
+        topic: "t".into(),
+        partition: one.partition,
+        assignment_epoch: one.assignment_epoch,
+        ..Default::default()
+    });
+    let commit =
+        v1::CommitOffsetsRequest { group, member_id, offsets: offsets.collect(), ..Default::default() };
+    OffsetServiceClient::new(channel).commit_offsets(commit).await.unwrap();
+    // The end of the requests would be a leave.
+    std::mem::forget(sender);
+    events
+}
+
+#[tokio::test]
+async fn a_thousand_groups_of_a_hundred_partitions_take_less_than_64_mib() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let channel = server.connect().await;
+    let config = Some(v1::TopicConfig { partitions: 100, ..Default::default() });
+    let make = v1::CreateTopicRequest { topic: "t".into(), config, ..Default::default() };
+    TopicServiceClient::new(channel.clone()).create_topic(make).await.unwrap();
+    let before = server.anonymous();
+    let mut members = Vec::new();
+    let mut channels = Vec::new();
+    for group in 0..1000 {
+        if group % 50 == 0 {
+            channels.push(server.connect().await);
+        }
+        let channel = channels.last().unwrap().clone();
+        members.push(member_of(channel, format!("group-{group}")).await);
+    }
+    let after = server.anonymous();
+    eprintln!("1000 groups of 100 partitions, each with a member: {} KiB", (after - before) / 1024);
+    assert!(after - before < 64 * MIB, "{} KiB", (after - before) / 1024);
 }

@@ -59,6 +59,18 @@ pub const HEARTBEAT_INTERVAL_MS: u32 = 10_000;
 pub const MAX_FILTER_BYTES: usize = 4 * KIB;
 /// Most headers and event types of a filter together.
 pub const MAX_FILTER_CONDITIONS: usize = 64;
+/// Shortest interval of a group's heartbeats that can be configured.
+pub const MIN_GROUP_HEARTBEAT_MS: u32 = 500;
+/// Longest interval of a group's heartbeats that can be configured.
+pub const MAX_GROUP_HEARTBEAT_MS: u32 = 60_000;
+/// Shortest silence after which a member can be out.
+pub const MIN_SESSION_TIMEOUT_MS: u32 = 1_500;
+/// Longest silence after which a member can be out.
+pub const MAX_SESSION_TIMEOUT_MS: u32 = 1_800_000;
+/// Shortest time a member can get to hand a partition over.
+pub const MIN_REVOKE_TIMEOUT_MS: u32 = 1_000;
+/// Longest time a member can get to hand a partition over.
+pub const MAX_REVOKE_TIMEOUT_MS: u32 = 3_600_000;
 /// Most partitions of one topic.
 pub const MAX_PARTITIONS: u32 = 1024;
 /// Topics or groups on a page unless asked otherwise.

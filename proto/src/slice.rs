@@ -34,8 +34,9 @@ use crate::compress::UnpackError;
 use crate::fields::{NotFields, Value, low_u32};
 use crate::header::HeaderError;
 use crate::ids::TopicId;
+use crate::v1::consume_response::Event as ConsumeEvent;
 use crate::v1::subscribe_response::Event;
-use crate::v1::{CaughtUp, Drain, Heartbeat, OffsetGap, PartitionError, SubscribeResponse};
+use crate::v1::{CaughtUp, ConsumeResponse, Drain, Heartbeat, OffsetGap, PartitionError, SubscribeResponse};
 
 /// Why bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,13 +149,8 @@ impl Subscribed {
     /// As of [`Self::parse`].
     pub fn parse_pieces(message: &[Bytes]) -> Result<Self, SliceError> {
         let wrong = || SliceError::Malformed("SubscribeResponse");
-        let mut fields = PieceFields::new(message);
-        // The usual message: a slice and nothing else.
-        if let Ok(Some((1, held))) = fields.next()
-            && fields.left() == 0
-            && let Some(slice) = fields.pieces(held)
-        {
-            return Slice::of(slice).map(Self::Slice);
+        if let Some(slice) = lone_slice(message) {
+            return slice.map(Self::Slice);
         }
         let event = SubscribeResponse::decode(Chunks::of(message).to_bytes()).map_err(|_| wrong())?.event;
         Ok(match event {
@@ -167,6 +163,44 @@ impl Subscribed {
             None => Self::Unknown,
         })
     }
+}
+
+/// The body of a `ConsumeResponse`.
+#[derive(Debug, Clone)]
+pub enum ConsumerMessage {
+    /// Records of one partition.
+    Slice(Slice),
+    /// Anything else.
+    Event(ConsumeEvent),
+    /// An event that a later release has: to be ignored.
+    Unknown,
+}
+
+impl ConsumerMessage {
+    /// Reads a whole message in pieces; a slice shares the message's memory.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn parse_pieces(message: &[Bytes]) -> Result<Self, SliceError> {
+        if let Some(slice) = lone_slice(message) {
+            return slice.map(Self::Slice);
+        }
+        let decoded = ConsumeResponse::decode(Chunks::of(message).to_bytes());
+        Ok(match decoded.map_err(|_| SliceError::Malformed("ConsumeResponse"))?.event {
+            // Scattered over several fields, which none of our servers does: put together by the decoder.
+            Some(ConsumeEvent::Slice(slice)) => Self::Slice(Slice::parse(slice.encode_to_vec().into())?),
+            Some(event) => Self::Event(event),
+            None => Self::Unknown,
+        })
+    }
+}
+
+/// The usual message of a stream of records: a slice in field 1, and nothing else.
+fn lone_slice(message: &[Bytes]) -> Option<Result<Slice, SliceError>> {
+    let mut fields = PieceFields::new(message);
+    let Ok(Some((1, held))) = fields.next() else { return None };
+    let slice = fields.pieces(held).filter(|_| fields.left() == 0)?;
+    Some(Slice::of(slice))
 }
 
 /// A `LogSlice`: a run of whole batches of one partition.
@@ -190,6 +224,8 @@ pub struct Slice {
     pub gaps: Vec<OffsetGap>,
     /// Where this read began.
     pub start_offset: i64,
+    /// What its batches took on the wire, tags and lengths included: what a member's credit counts.
+    pub batch_bytes: usize,
     message: Chunks,
 }
 
@@ -206,9 +242,14 @@ impl Slice {
         let mut out = Self::default();
         let wrong = || SliceError::Malformed("LogSlice");
         let mut fields = PieceFields::new(&message);
-        while let Some((number, held)) = fields.next().map_err(|NotFields| wrong())? {
+        loop {
+            let left = fields.left();
+            let Some((number, held)) = fields.next().map_err(|NotFields| wrong())? else { break };
             match (number, held) {
-                (1 | 14 | 15, Held::Whole(Value::Bytes(_)) | Held::Across(_)) => {}
+                (1, Held::Whole(Value::Bytes(_)) | Held::Across(_)) => {
+                    out.batch_bytes += left - fields.left();
+                }
+                (14 | 15, Held::Whole(Value::Bytes(_)) | Held::Across(_)) => {}
                 (3, Held::Whole(Value::Number(value))) => out.partition = low_u32(value),
                 (4, Held::Whole(Value::Number(value))) => out.high_watermark = value.cast_signed(),
                 (5, Held::Whole(Value::Number(value))) => out.log_start_offset = value.cast_signed(),

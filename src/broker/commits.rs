@@ -36,14 +36,19 @@ impl Broker {
     ///
     /// # Errors
     /// `ExpectedOffsetMismatch`, `CommitBackwards`, `OffsetAhead`, `LogTruncated`, `TopicNotFound`, `TopicReplaced`,
-    /// `PartitionUnknown`, `InvalidName`, `InvalidArgument`, `LimitReached`.
+    /// `PartitionUnknown`, `InvalidName`, `InvalidArgument`, `LimitReached`, `NotOwner`, `GroupHasMembers`.
     pub async fn commit_offsets(&self, call: Commit) -> Result<(), Error> {
-        self.check_commit(&call)?;
-        let room = self.room(room_for(entry_bytes(&call), 1), Class::Control).await?;
-        match self.decide_commit(room, call) {
+        match self.enter_commit(call).await {
             Ok(number) => self.written(number).await,
             Err(error) => self.refuse(error).await,
         }
+    }
+
+    /// Enters positions, all or none. Returns the number to wait for; a refusal, too, waits for what it was decided from.
+    pub(super) async fn enter_commit(&self, call: Commit) -> Result<u64, Error> {
+        self.check_commit(&call)?;
+        let room = self.room(room_for(entry_bytes(&call), 1), Class::Control).await?;
+        self.decide_commit(room, call)
     }
 
     /// What can be said of a commit without looking at what is there.
@@ -112,15 +117,16 @@ impl Broker {
     /// Whether a commit that [`Broker::check_commit`] let pass may be, and what it comes to. The caller holds the lock of
     /// the groups until the entry is enqueued and applied.
     pub(super) fn judge_commit(&self, groups: &Groups, call: Commit) -> Result<Judged, Error> {
+        check_members(groups, &call)?;
         let commit_time_ms = self.clock.wall_ms();
         let (mut positions, mut news, mut more) = (Vec::with_capacity(call.positions.len()), false, 0);
-        for position in call.positions {
-            let key = self.check_position(groups, &call.group, &position, call.allow_backwards)?;
+        for position in &call.positions {
+            let key = self.check_position(groups, &call, position)?;
             let committed = Committed {
                 next_offset: position.next_offset,
                 leader_epoch: position.leader_epoch.unwrap_or(0),
                 commit_time_ms,
-                metadata: position.metadata,
+                metadata: position.metadata.clone(),
             };
             match committed_in(groups, &call.group, key) {
                 None => (more, news) = (more + 1, true),
@@ -146,7 +152,7 @@ impl Broker {
         Ok(Judged::News(OffsetsCommitted { group: call.group, positions }))
     }
 
-    fn check_room_for_groups(&self, groups: &Groups, new: bool, more: usize) -> Result<(), Error> {
+    pub(super) fn check_room_for_groups(&self, groups: &Groups, new: bool, more: usize) -> Result<(), Error> {
         let limits = &self.config.limits;
         if new && groups.len() as u64 >= u64::from(limits.max_groups) {
             return Err(Error::LimitReached { what: "groups", limit: limits.max_groups.into() });
@@ -164,9 +170,8 @@ impl Broker {
     fn check_position(
         &self,
         groups: &Groups,
-        group: &str,
+        call: &Commit,
         position: &CommitPosition,
-        allow_backwards: bool,
     ) -> Result<PartitionKey, Error> {
         let topic = self.catalog.get(&position.topic).ok_or_else(|| self.topic_not_found(&position.topic))?;
         if let Some(meant) = position.topic_id.filter(|meant| *meant != topic.id()) {
@@ -183,7 +188,8 @@ impl Broker {
             check_history(&topic, lane, requested, epoch)?;
         }
         let key = lane.partition.key();
-        let Some(before) = committed_in(groups, group, key) else { return Ok(key) };
+        check_owner(groups, call, position, key)?;
+        let Some(before) = committed_in(groups, &call.group, key) else { return Ok(key) };
         let committed = before.next_offset;
         if let Some(expected) = position.expected_offset.filter(|expected| *expected != committed) {
             return Err(Error::ExpectedOffsetMismatch {
@@ -193,10 +199,57 @@ impl Broker {
                 actual: committed,
             });
         }
-        if requested < committed && !allow_backwards {
+        if requested < committed && !call.allow_backwards {
             return Err(Error::CommitBackwards { topic: name(), partition, requested, committed });
         }
         Ok(key)
+    }
+}
+
+/// Who is no member does not commit behind the backs of members, unless it says that it means to.
+fn check_members(groups: &Groups, call: &Commit) -> Result<(), Error> {
+    if !call.member_id.is_empty() || call.override_members {
+        return Ok(());
+    }
+    let members = groups.get(&call.group).map_or(0, |group| group.membership.members.len());
+    if members > 0 {
+        let way_out =
+            "Let them leave, commit as one of them (member_id and assignment_epoch), or set override_members";
+        return Err(Error::GroupHasMembers { group: call.group.clone(), members, way_out });
+    }
+    Ok(())
+}
+
+/// A member commits what it owns, under the epoch under which it owns it.
+fn check_owner(
+    groups: &Groups,
+    call: &Commit,
+    position: &CommitPosition,
+    key: PartitionKey,
+) -> Result<(), Error> {
+    let owns = |member: &str| {
+        let group = groups.get(&call.group);
+        group.is_some_and(|group| group.membership.owns(member, key, position.assignment_epoch))
+    };
+    if call.member_id.is_empty() || owns(&call.member_id) {
+        return Ok(());
+    }
+    Err(Error::NotOwner {
+        group: call.group.clone(),
+        topic: position.topic.clone(),
+        partition: position.partition,
+        assignment_epoch: position.assignment_epoch,
+    })
+}
+
+/// A bare position as entries have it.
+pub(super) fn position_entry(key: PartitionKey, next_offset: i64, commit_time_ms: i64) -> GroupPosition {
+    GroupPosition {
+        topic_id: Bytes::copy_from_slice(key.topic.as_bytes()),
+        partition: key.partition,
+        next_offset,
+        commit_time_ms,
+        ..GroupPosition::default()
     }
 }
 

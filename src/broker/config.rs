@@ -69,6 +69,8 @@ pub struct Limits {
     pub max_producers: u32,
     /// Groups.
     pub max_groups: u32,
+    /// Members of one group.
+    pub max_group_members: u32,
     /// Committed positions of all groups.
     pub max_committed: u32,
     /// Reads that wait at a time, subscriptions included.
@@ -106,6 +108,7 @@ impl Default for Limits {
             max_partitions: 20_000,
             max_producers: 10_000,
             max_groups: 10_000,
+            max_group_members: 1_000,
             max_committed: 500_000,
             max_waiting: 20_000,
         }

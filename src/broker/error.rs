@@ -219,6 +219,49 @@ pub enum Error {
         /// What it said.
         why: String,
     },
+    /// Who commits does not own the partition: it was given to somebody else, or was never given.
+    NotOwner {
+        /// Group.
+        group: String,
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// Assignment epoch that the commit names.
+        assignment_epoch: u32,
+    },
+    /// The member is out of its group.
+    MemberOut {
+        /// Group.
+        group: String,
+        /// Its id.
+        member_id: String,
+        /// Why.
+        why: String,
+    },
+    /// A member of this name lives.
+    MemberNameInUse {
+        /// Group.
+        group: String,
+        /// The name.
+        member_name: String,
+    },
+    /// The group has members, and what was asked for would go behind their backs.
+    GroupHasMembers {
+        /// Group.
+        group: String,
+        /// How many.
+        members: usize,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// A group of this name exists with other settings.
+    GroupExists {
+        /// Name.
+        group: String,
+        /// Which setting differs, and how.
+        differs: String,
+    },
     /// A limit of the server is reached.
     LimitReached {
         /// What there may be no more of.
@@ -253,7 +296,7 @@ impl Error {
             Self::ExpectedOffsetMismatch { .. } | Self::CommitBackwards { .. } => "EXPECTED_OFFSET_MISMATCH",
             Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
             Self::SequenceGap { .. } => "SEQUENCE_GAP",
-            Self::ProducerFenced { .. } => "FENCED",
+            Self::ProducerFenced { .. } | Self::NotOwner { .. } | Self::MemberOut { .. } => "FENCED",
             Self::ProducerExpired { .. } => "PRODUCER_EXPIRED",
             Self::DiskFull { .. } => "DISK_FULL",
             Self::Throttled { .. } => "THROTTLED",
@@ -261,6 +304,9 @@ impl Error {
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::CorruptData { .. } => "CORRUPT_DATA",
             Self::ReadFailed { .. } => "READ_FAILED",
+            Self::MemberNameInUse { .. } => "MEMBER_NAME_IN_USE",
+            Self::GroupHasMembers { .. } => "GROUP_HAS_MEMBERS",
+            Self::GroupExists { .. } => "GROUP_EXISTS",
             Self::LimitReached { .. } => "LIMIT_REACHED",
             Self::ShuttingDown { .. } => "SHUTTING_DOWN",
         }
@@ -379,6 +425,26 @@ impl fmt::Display for Error {
             ),
             Self::ReadFailed { topic, partition, why } => {
                 write!(f, "{topic}[{partition}] cannot be read: {why}. Look at the disk: annals log verify DIR")
+            }
+            Self::NotOwner { group, topic, partition, assignment_epoch } => write!(
+                f,
+                "{topic}[{partition}] is not this member's under assignment epoch {assignment_epoch}: group {group:?} has given it to somebody else, or anew. Nothing was committed; go on with what `assigned` last gave, or join again"
+            ),
+            Self::MemberOut { group, member_id, why } => write!(
+                f,
+                "member {member_id} is out of group {group:?}: {why}. Its partitions are others' by now; join again"
+            ),
+            Self::MemberNameInUse { group, member_name } => write!(
+                f,
+                "a member of group {group:?} is called {member_name:?} and lives. Take another name, or stop that member first; see: annals group describe {group}"
+            ),
+            Self::GroupHasMembers { group, members, way_out } => write!(
+                f,
+                "group {group:?} has {members} live member{}. {way_out}; see: annals group describe {group}",
+                if *members == 1 { "" } else { "s" }
+            ),
+            Self::GroupExists { group, differs } => {
+                write!(f, "group {group:?} exists with other settings: {differs}. See: annals group describe {group}")
             }
             Self::LimitReached { what, limit } => write!(f, "no more {what}: the limit is {limit}"),
             Self::ShuttingDown { retry_delay } => {

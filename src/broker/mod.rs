@@ -16,7 +16,7 @@
 //!    changed. Every object keeps the number of its last entry, and an answer, a refusal, a duplicate or an event waits
 //!    until the highest entry it read is durable.
 //! 2. **Room in the journal comes before the first lock** and nobody waits under one. Order of locks: requests,
-//!    producers and their gates, groups, topics, then (inside storage) partitions ascending.
+//!    producers and their gates, groups, sessions, topics, then (inside storage) partitions ascending.
 //! 3. **Topics are looked up without a lock** (`catalog`). A topic can be deleted between look-up and append; storage
 //!    refuses the append then, and the call starts over.
 //! 4. **No wake-up is missed** (`waiters`): ask the version, look, register with that version.
@@ -33,6 +33,7 @@ mod filter;
 mod gather;
 mod groups;
 mod inbox;
+mod members;
 mod nearest;
 mod offsets;
 mod once;
@@ -62,6 +63,8 @@ use tokio::sync::watch;
 pub use config::{Config, Limits, TopicDefaults};
 pub use error::Error;
 pub use filter::Filter;
+pub use groups::{GroupChange, GroupInfo, MemberInfo, OwnedPartition};
+pub use members::{AssignedPartition, Consumption, Join, MemberEvent, MemberHandle, Place};
 pub use produce::PendingAck;
 pub use rates::{GroupStats, Latency, Rate, Stats, StatsSelection, TopicStats};
 pub use step::Step;
@@ -72,9 +75,10 @@ use crate::{
     clock::Clock,
     state::{Groups, Producers, Requests, State, Topics},
     storage::{Disk, OpenError, Options, Report, Runner, Section, Storage},
-    sync::{Arc, AtomicUsize, Mutex, Ordering},
+    sync::{Arc, AtomicUsize, Mutex, Ordering, thread::JoinHandle},
 };
 use catalog::Catalog;
+use members::{Beat, Keeper, Sessions};
 use producers::Holders;
 use rates::Rates;
 
@@ -96,6 +100,8 @@ struct Truth {
     requests: Mutex<Requests>,
     producers: Mutex<Producers>,
     groups: Mutex<Groups>,
+    /// What of the groups a restart may forget.
+    sessions: Mutex<Sessions>,
     topics: Mutex<Topics>,
 }
 
@@ -120,6 +126,9 @@ pub struct Broker {
     catalog: Catalog,
     holders: Holders,
     rates: Rates,
+    /// Time as sessions count it.
+    beat: Beat,
+    keeper: Keeper,
     /// Set once, with the time streams have left.
     drain: watch::Sender<Option<Duration>>,
     /// Reads that may wait.
@@ -133,6 +142,7 @@ pub struct Broker {
 pub struct Running {
     broker: Arc<Broker>,
     runner: Runner,
+    groups: JoinHandle<()>,
 }
 
 impl Running {
@@ -146,6 +156,8 @@ impl Running {
             }
             std::thread::sleep(STOP_WAIT);
         }
+        self.broker.keeper.stop();
+        self.groups.join().expect("the groups' thread does not panic");
         self.runner.stop();
     }
 }
@@ -163,7 +175,11 @@ impl Broker {
     ) -> Result<(Arc<Self>, Report), OpenError> {
         let mut state = State::default();
         let (storage, report) = Storage::open(disk, Arc::clone(&clock), options, &mut state)?;
+        let beat = Beat::new(&*clock);
+        let sessions = Sessions::restored(&state.groups, beat.now());
         let broker = Self {
+            beat,
+            keeper: Keeper::default(),
             catalog: Catalog::new(&state.topics, &storage),
             holders: Holders::new(&state.producers, &storage),
             storage,
@@ -174,6 +190,7 @@ impl Broker {
                 requests: Mutex::new(state.requests),
                 producers: Mutex::new(state.producers),
                 groups: Mutex::new(state.groups),
+                sessions: Mutex::new(sessions),
                 topics: Mutex::new(state.topics),
             }),
             drain: watch::Sender::new(None),
@@ -190,7 +207,8 @@ impl Broker {
     pub fn start(self: &Arc<Self>) -> std::io::Result<Running> {
         let truth = Arc::clone(&self.truth);
         let runner = self.storage.start(Arc::new(move || truth.capture()))?;
-        Ok(Running { broker: Arc::clone(self), runner })
+        let groups = Keeper::start(self)?;
+        Ok(Running { broker: Arc::clone(self), runner, groups })
     }
 
     /// Bounds in force.

@@ -18,7 +18,7 @@ use super::{
     sift::sift,
 };
 use crate::{
-    storage::{Gap, Read, ReadError, Runs, is_out_of_files},
+    storage::{Gap, GapReason, Read, ReadError, Runs, is_out_of_files},
     sync::Arc,
 };
 
@@ -96,6 +96,12 @@ pub(crate) fn standing(topic: &Topic, lane: &Lane, from: i64) -> Result<Slice, E
         return Err(read_error(topic, lane, from, ReadError::Ahead { high_watermark }));
     }
     Ok(slice)
+}
+
+/// A slice without batches over offsets that are no longer kept.
+pub(crate) fn missing(topic: &Topic, lane: &Lane, from: i64, earliest: i64) -> Slice {
+    let gap = Gap { first: from, last: earliest - 1, reason: GapReason::Removed };
+    Slice { next_offset: earliest, gaps: vec![gap], ..empty(topic, lane, from) }
 }
 
 /// The bounds are taken after what was read: the high watermark never lies below it.
@@ -281,7 +287,6 @@ pub(crate) fn read_error(topic: &Topic, lane: &Lane, requested: i64, error: Read
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::GapReason;
 
     #[test]
     fn neighbouring_gaps_are_one() {

@@ -101,7 +101,8 @@ impl Broker {
         if let Some(commit) = &commit {
             self.check_commit(commit)?;
             let unguarded = commit.positions.iter().position(|position| position.expected_offset.is_none());
-            if let Some(index) = unguarded {
+            // A member's positions are guarded by its assignments.
+            if let Some(index) = unguarded.filter(|_| commit.member_id.is_empty()) {
                 let why = "is needed: it is what keeps two processes of a group from doing the same step under two ids";
                 return Err(Error::argument(format!("offsets[{index}].expected_offset"), why));
             }

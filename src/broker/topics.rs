@@ -148,6 +148,7 @@ impl Broker {
             apply(&mut topics, own_number, &Body::TopicCreated(topic.to_entry()));
             let made = topics.get(name).expect("just made");
             self.catalog.put(made, &self.storage);
+            self.keeper.topics_changed();
         }
         Ok(Creation::Made(Made { number: number.max(topic.number), topic: self.shown(name, &topics) }))
     }
@@ -248,6 +249,7 @@ impl Broker {
         let number = self.enqueue(room, vec![declare(&after), Change::State(write_entry(body.clone()))])?;
         apply(&mut topics, number, &body);
         let changed = topics.get(name).expect("just changed");
+        self.keeper.topics_changed();
         Ok(Made { number, topic: self.catalog.put(changed, &self.storage) })
     }
 
@@ -277,6 +279,7 @@ impl Broker {
         groups.apply(number, &body);
         apply(&mut topics, number, &body);
         self.catalog.take(name, number);
+        self.keeper.topics_changed();
         Ok(number)
     }
 

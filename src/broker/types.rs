@@ -302,7 +302,7 @@ pub struct Watermark {
 }
 
 /// Positions to commit, all or none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Group; made on first use.
     pub group: String,
@@ -310,10 +310,14 @@ pub struct Commit {
     pub positions: Vec<CommitPosition>,
     /// Also below what is committed.
     pub allow_backwards: bool,
+    /// The member that commits; empty = none.
+    pub member_id: String,
+    /// Also behind the backs of live members, if `member_id` is empty.
+    pub override_members: bool,
 }
 
 /// A position to commit: what to read next, never what was read last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CommitPosition {
     /// Topic name.
     pub topic: String,
@@ -329,6 +333,8 @@ pub struct CommitPosition {
     pub topic_id: Option<TopicId>,
     /// Caller's note.
     pub metadata: String,
+    /// Under which the member owns the partition; means nothing without one.
+    pub assignment_epoch: u32,
 }
 
 /// What a group has committed in a partition.
@@ -447,19 +453,6 @@ pub struct PageRequest {
     pub page_token: String,
     /// Only names that start so.
     pub prefix: String,
-}
-
-/// A group as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupInfo {
-    /// Name.
-    pub name: Arc<str>,
-    /// Names of the topics it has committed in, in order.
-    pub topics: Vec<Arc<str>>,
-    /// Partitions it has committed in.
-    pub committed_partitions: u32,
-    /// When it last committed.
-    pub last_commit_ms: i64,
 }
 
 /// Who leads a partition: this broker, always.

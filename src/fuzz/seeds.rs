@@ -4,6 +4,7 @@
 //! `ANNALS_WRITE_CORPUS=1 cargo test --lib fuzz::tests::the_corpus` writes them. Whatever else lies there is a seed as well:
 //! inputs that once failed.
 
+mod groups;
 mod internal;
 mod steps;
 
@@ -387,15 +388,6 @@ fn requests() -> Vec<Seed> {
         interval_bytes: Some(4096),
     };
     let mask = prost_types::FieldMask { paths: vec!["partitions".into(), "interval_ms".into()] };
-    let commit = v1::CommitPosition {
-        topic: "orders".into(),
-        partition: 1,
-        next_offset: 7,
-        expected_offset: Some(3),
-        leader_epoch: Some(1),
-        metadata: "note".into(),
-        topic_id: Bytes::copy_from_slice(TOPIC.as_bytes()),
-    };
     let fetch = v1::FetchRequest {
         positions: positions.clone(),
         max_wait_ms: 500,
@@ -412,8 +404,6 @@ fn requests() -> Vec<Seed> {
     let update =
         v1::UpdateTopicRequest { topic: "orders".into(), config: Some(config), update_mask: Some(mask) };
     let list = v1::ListTopicsRequest { page_size: 10, page_token: "token".into(), prefix: "or".into() };
-    let commits =
-        v1::CommitOffsetsRequest { group: "billing".into(), offsets: vec![commit], allow_backwards: true };
     let delete =
         v1::DeleteTopicRequest { topic: "orders".into(), topic_id: Bytes::copy_from_slice(TOPIC.as_bytes()) };
     [
@@ -423,7 +413,7 @@ fn requests() -> Vec<Seed> {
         messages("update", [update]),
         messages("delete", [delete]),
         messages("list", [list]),
-        messages("commit", [commits]),
+        groups::requests(),
     ]
     .concat()
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{refusal::Refusal, status};
 use crate::{
     broker::{
-        self, CodecSet, CommittedOffset, Filter, GroupInfo, PartitionFailure, PartitionLeader, Start,
-        TopicInfo, TopicSettings,
+        self, CodecSet, CommittedOffset, Filter, PartitionFailure, PartitionLeader, Start, TopicInfo,
+        TopicSettings, Watermark,
     },
     storage::{Gap, GapReason, Level},
     sync::Arc,
@@ -69,7 +69,7 @@ pub(super) fn fetch(asked: v1::FetchRequest, timeout: Option<Duration>) -> Resul
     })
 }
 
-fn filter(asked: Option<v1::Filter>) -> Result<Option<Arc<Filter>>, Refusal> {
+pub(super) fn filter(asked: Option<v1::Filter>) -> Result<Option<Arc<Filter>>, Refusal> {
     Ok(asked.map(Filter::new).transpose()?.map(Arc::new))
 }
 
@@ -126,6 +126,18 @@ pub(super) fn topic_id(field: &str, bytes: &[u8]) -> Result<Option<TopicId>, Ref
 /// Sixteen bytes of an id.
 pub(super) fn id(topic: TopicId) -> Bytes {
     Bytes::copy_from_slice(topic.as_bytes())
+}
+
+/// Where a partition stands, within a heartbeat.
+pub(super) fn watermark(watermark: &Watermark) -> v1::PartitionWatermark {
+    v1::PartitionWatermark {
+        topic: watermark.topic.as_ref().into(),
+        partition: watermark.partition,
+        high_watermark: watermark.high_watermark,
+        next_offset: watermark.next_offset,
+        leader_epoch: watermark.leader_epoch,
+        topic_id: id(watermark.topic_id),
+    }
 }
 
 /// A partition's failure within an answer.
@@ -187,17 +199,6 @@ pub(super) fn settings(config: &v1::TopicConfig) -> Result<TopicSettings, Refusa
     })
 }
 
-/// A group as it is.
-#[expect(clippy::needless_pass_by_value, reason = "turned into, so that it can be named in a map")]
-pub(super) fn group(info: GroupInfo) -> v1::Group {
-    v1::Group {
-        name: info.name.as_ref().into(),
-        topics: info.topics.iter().map(|topic| topic.as_ref().into()).collect(),
-        committed_partitions: info.committed_partitions,
-        last_commit_ms: info.last_commit_ms,
-    }
-}
-
 /// A committed position.
 pub(super) fn committed(offset: CommittedOffset) -> v1::CommittedOffset {
     v1::CommittedOffset {
@@ -226,6 +227,7 @@ pub(super) fn commit_position(
         expected_offset: position.expected_offset,
         leader_epoch: position.leader_epoch,
         metadata: position.metadata,
+        assignment_epoch: position.assignment_epoch,
     })
 }
 

@@ -19,7 +19,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::{
-    convert, front,
+    convert, front, membership,
     raw::{
         budget::Budget,
         message::{Messages, PREFIX},
@@ -74,6 +74,17 @@ pub(crate) fn requests(input: &[u8]) -> bool {
             let _refused_or_not = convert::commit_position(index, position);
         }
     }
+    if let Some(asked) = request::<v1::ConsumeRequest>(input, taken)
+        && let Some(v1::consume_request::Command::Join(join)) = asked.command
+    {
+        let _refused_or_not = membership::join(join, "peer".into());
+    }
+    if let Some(asked) = request::<v1::UpdateGroupRequest>(input, taken) {
+        let paths = asked.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let values = membership::settings(&asked.config.unwrap_or_default());
+        let _refused_or_not = values.map(|values| membership::masked(values, &paths));
+    }
+    request::<v1::CreateGroupRequest>(input, taken);
     request::<v1::GetTopicRequest>(input, taken);
     request::<v1::ListTopicsRequest>(input, taken);
     request::<v1::GetOffsetsRequest>(input, taken);

@@ -22,6 +22,7 @@ mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod groups;
+mod membership;
 mod offsets;
 mod raw;
 mod refusal;
@@ -122,7 +123,13 @@ struct Shared {
 pub struct Door {
     shared: Arc<Shared>,
     health: Health,
+    /// Whom this connection's calls come from.
+    peer: Peer,
 }
+
+/// The address at the other end of a connection, as people read it.
+#[derive(Clone, Debug, Default)]
+pub struct Peer(pub Arc<str>);
 
 /// Who tells the health service.
 #[derive(Clone)]
@@ -162,6 +169,7 @@ impl Door {
                 writers: Arc::default(),
             }),
             health: Health(health),
+            peer: Peer::default(),
         };
         door.tell(ServingStatus::NotServing).await;
         door
@@ -211,6 +219,13 @@ impl Door {
         }
     }
 
+    /// The door of one connection.
+    #[must_use]
+    pub fn facing(mut self, peer: Peer) -> Self {
+        self.peer = peer;
+        self
+    }
+
     /// The service that a connection serves.
     pub fn service(&self) -> Front<Self> {
         self.shared.front.layer(self.clone())
@@ -246,7 +261,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, call: Call<B>) -> Answering {
+    fn call(&mut self, mut call: Call<B>) -> Answering {
         let path = call.request.uri().path();
         if path.starts_with("/grpc.") {
             return Box::pin(generated(self.shared.always.clone(), call, MAX_SMALL_REQUEST));
@@ -256,6 +271,9 @@ where
         };
         match Hot::of(path) {
             Some(hot) => {
+                if hot == Hot::Consume {
+                    call.request.extensions_mut().insert(self.peer.clone());
+                }
                 let raw = Arc::clone(&open.raw);
                 Box::pin(async move { Ok(raw.serve(hot, call).await) })
             }

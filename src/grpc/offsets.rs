@@ -22,6 +22,8 @@ impl OffsetService for Services {
             group: asked.group,
             positions: positions.collect::<Result<_, _>>()?,
             allow_backwards: asked.allow_backwards,
+            member_id: asked.member_id,
+            override_members: asked.override_members,
         };
         self.broker.commit_offsets(commit).await?;
         Ok(Response::new(v1::CommitOffsetsResponse {}))

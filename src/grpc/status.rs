@@ -160,6 +160,22 @@ pub(crate) fn verdict(error: &Error) -> Verdict {
             new(Code::DataLoss).place(topic, *partition).with("first", first).with("last", last)
         }
         Error::ReadFailed { topic, partition, .. } => new(Code::DataLoss).place(topic, *partition),
+        Error::NotOwner { group, topic, partition, assignment_epoch } => new(Code::FailedPrecondition)
+            .place(topic, *partition)
+            .with("group", group)
+            .with("assignment_epoch", assignment_epoch),
+        Error::MemberOut { group, member_id, .. } => {
+            new(Code::FailedPrecondition).with("group", group).with("member_id", member_id).subject(group)
+        }
+        Error::MemberNameInUse { group, member_name } => {
+            new(Code::FailedPrecondition).with("group", group).with("member_name", member_name).subject(group)
+        }
+        Error::GroupHasMembers { group, members, .. } => {
+            new(Code::FailedPrecondition).with("group", group).with("members", members).subject(group)
+        }
+        Error::GroupExists { group, differs } => {
+            new(Code::AlreadyExists).with("group", group).with("differs", differs)
+        }
         Error::LimitReached { what, limit } => {
             new(Code::ResourceExhausted).with("what", what).with("limit", limit)
         }

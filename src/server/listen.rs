@@ -39,7 +39,8 @@ pub(super) async fn accept(
             Some(_) = open.join_next() => {}
             (permit, accepted) = next => match accepted {
                 Ok(taken) => {
-                    let (door, rules, stop) = (door.clone(), rules.clone(), stop.clone());
+                    let door = door.clone().facing(taken.peer());
+                    let (rules, stop) = (rules.clone(), stop.clone());
                     open.spawn(async move {
                         match taken {
                             Taken::Tcp(stream) => connection::serve(stream, door, rules, stop).await,

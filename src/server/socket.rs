@@ -21,6 +21,8 @@ use std::{
     time::Duration,
 };
 
+use crate::grpc::Peer;
+
 use rustix::{
     fs::{CWD, FlockOperation, Mode, OFlags},
     net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType},
@@ -86,6 +88,18 @@ pub(super) enum Listener {
 pub(super) enum Taken {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Taken {
+    /// Who is at its other end, as people read it.
+    pub(super) fn peer(&self) -> Peer {
+        Peer(match self {
+            Self::Tcp(stream) => {
+                stream.peer_addr().map(|address| address.to_string()).unwrap_or_default().into()
+            }
+            Self::Unix(_) => "unix".into(),
+        })
+    }
 }
 
 impl Listener {

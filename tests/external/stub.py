@@ -1,6 +1,7 @@
 """The main job with nothing but a stock stub: grpcio and code generated from proto/. Argument: host:port, data directory."""
 
 import glob
+import queue
 import sys
 import time
 import zlib
@@ -63,6 +64,32 @@ while True:
 assert seen == [record.value for record in records] * 2, seen
 committed = offsets.GetOffsets(offsets_pb2.GetOffsetsRequest(group=group)).offsets
 assert [(one.partition, one.next_offset, one.lag_records) for one in committed] == [(0, 20, 0)], committed
+
+# --- docs: member
+says, owned, mine = queue.SimpleQueue(), {}, []
+say = lambda **command: says.put(consumer_pb2.ConsumeRequest(**command))
+say(join=consumer_pb2.ConsumeJoin(group="mail", topics=["orders"], member_name="mail-1",
+                                  credit=consumer_pb2.ConsumeCredit(bytes=1 << 40)))
+for event in consumer.Consume(iter(says.get, None)):
+    kind = event.WhichOneof("event")
+    if kind == "assigned":
+        owned.update({(one.topic, one.partition): one.assignment_epoch for one in event.assigned.partitions})
+    elif kind == "slice":
+        part = event.slice
+        mine.extend(record.value for batch in part.batches for record in batch.records)
+        say(commit=consumer_pb2.ConsumeCommit(offsets=[offsets_pb2.CommitPosition(
+            topic=part.topic, partition=part.partition, next_offset=part.next_offset,
+            assignment_epoch=owned[part.topic, part.partition])]))
+    elif kind == "revoked":  # everything of these that came was processed and committed above
+        say(released=consumer_pb2.ConsumeReleased(partitions=event.revoked.partitions))
+    elif kind == "heartbeat":
+        say(heartbeat=consumer_pb2.ConsumeHeartbeat())
+    elif kind == "committed" and len(mine) == 20:
+        say(leave=consumer_pb2.ConsumeLeave())
+# --- end
+assert mine == [record.value for record in records] * 2, mine
+committed = offsets.GetOffsets(offsets_pb2.GetOffsetsRequest(group="mail")).offsets
+assert [(one.partition, one.next_offset) for one in committed] == [(0, 20)], committed
 
 # From the middle of a batch: it begins where it was asked to, and its sums hold.
 position = consumer_pb2.FetchPosition(topic="orders", partition=0, offset=13)

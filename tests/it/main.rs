@@ -14,6 +14,7 @@ mod failures;
 mod full_disk;
 mod gate;
 mod lifecycle;
+mod members;
 mod reasons;
 mod streams;
 mod support;

@@ -137,6 +137,40 @@ impl Client {
         }
     }
 
+    /// Makes a group; settings left out are the defaults. The same again is OK, other settings are `GROUP_EXISTS`.
+    pub async fn create_group(&self, group: &str, config: v1::GroupConfig) -> Result<v1::Group> {
+        let request = v1::CreateGroupRequest { group: group.to_owned(), config: Some(config) };
+        let made = self
+            .call(Repeat::Safe, |channel| {
+                let request = request.clone();
+                async move { GroupServiceClient::new(channel).create_group(request).await }
+            })
+            .await?;
+        made.group.ok_or_else(|| Error::bad_answer("no group"))
+    }
+
+    /// Changes the settings of `config` that `fields` names; those that are unset go back to their defaults.
+    pub async fn update_group(
+        &self,
+        group: &str,
+        config: v1::GroupConfig,
+        fields: &[&str],
+    ) -> Result<v1::Group> {
+        let paths = fields.iter().map(|&field| field.to_owned()).collect();
+        let request = v1::UpdateGroupRequest {
+            group: group.to_owned(),
+            config: Some(config),
+            update_mask: Some(prost_types::FieldMask { paths }),
+        };
+        let changed = self
+            .call(Repeat::Safe, |channel| {
+                let request = request.clone();
+                async move { GroupServiceClient::new(channel).update_group(request).await }
+            })
+            .await?;
+        changed.group.ok_or_else(|| Error::bad_answer("no group"))
+    }
+
     /// Deletes a group and its positions.
     pub async fn delete_group(&self, group: &str) -> Result<()> {
         self.call(Repeat::IfRefused, |channel| {
@@ -196,8 +230,12 @@ impl Client {
     pub async fn commit(&self, group: &str, positions: Vec<v1::CommitPosition>) -> Result<()> {
         let fenced = positions.iter().any(|position| position.expected_offset.is_some());
         let safety = if fenced { Repeat::IfRefused } else { Repeat::Safe };
-        let request =
-            v1::CommitOffsetsRequest { group: group.to_owned(), offsets: positions, allow_backwards: false };
+        let request = v1::CommitOffsetsRequest {
+            group: group.to_owned(),
+            offsets: positions,
+            allow_backwards: false,
+            ..Default::default()
+        };
         self.call(safety, |channel| {
             let request = request.clone();
             async move { OffsetServiceClient::new(channel).commit_offsets(request).await }
@@ -208,8 +246,12 @@ impl Client {
 
     /// As [`Client::commit`], also to positions behind the stored ones.
     pub async fn commit_backwards(&self, group: &str, positions: Vec<v1::CommitPosition>) -> Result<()> {
-        let request =
-            v1::CommitOffsetsRequest { group: group.to_owned(), offsets: positions, allow_backwards: true };
+        let request = v1::CommitOffsetsRequest {
+            group: group.to_owned(),
+            offsets: positions,
+            allow_backwards: true,
+            ..Default::default()
+        };
         self.call(Repeat::Safe, |channel| {
             let request = request.clone();
             async move { OffsetServiceClient::new(channel).commit_offsets(request).await }

@@ -56,11 +56,17 @@ pub mod reason {
     pub const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
     /// Bytes on the server's disk do not verify (metadata `first`, `last`).
     pub const CORRUPT_DATA: &str = "CORRUPT_DATA";
+    /// A member of this name lives.
+    pub const MEMBER_NAME_IN_USE: &str = "MEMBER_NAME_IN_USE";
+    /// The group has live members.
+    pub const GROUP_HAS_MEMBERS: &str = "GROUP_HAS_MEMBERS";
 
     /// Ours: no server was reached.
     pub const UNREACHABLE: &str = "UNREACHABLE";
     /// Ours: the producer was closed before these records were sent. They are not stored.
     pub const PRODUCER_CLOSED: &str = "PRODUCER_CLOSED";
+    /// Ours: the member has left its group.
+    pub const CONSUMER_CLOSED: &str = "CONSUMER_CLOSED";
     /// Ours: the server's answer makes no sense to this client.
     pub const BAD_ANSWER: &str = "BAD_ANSWER";
 }
@@ -154,6 +160,11 @@ impl Error {
     /// The records may be stored or not. Sending them again may store them twice, unless by the same `request_id`.
     pub fn is_outcome_unknown(&self) -> bool {
         self.reason() == reason::OUTCOME_UNKNOWN
+    }
+
+    /// Somebody else took over: the partition is not this member's any more, or the member is out. Nothing was stored.
+    pub fn is_fenced(&self) -> bool {
+        self.reason() == reason::FENCED
     }
 
     /// It does not exist: topic, group, partition.

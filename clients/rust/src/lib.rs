@@ -6,6 +6,7 @@
 //! | publish a few, safely repeated | [`Client::produce`] |
 //! | read, process, write: each step once | [`Client::step`], [`Client::append_and_commit`] |
 //! | read on and on | [`Client::subscribe`]: resumes by itself |
+//! | share the reading among the members of a group | [`Client::consumer`]: partitions, commits, hand-overs |
 //! | read once | [`Client::fetch`] |
 //! | keep a group's place | [`Client::commit`], [`Client::offsets`] |
 //! | see how fast it all goes | [`Client::stats`], [`Client::watch_stats`] |
@@ -32,6 +33,7 @@ mod admin;
 mod backoff;
 mod client;
 mod clock;
+mod consumer;
 mod endpoint;
 mod error;
 mod producer;
@@ -42,6 +44,7 @@ mod stats;
 pub use annals_wire::{limits::MAX_RECORD_BYTES, v1};
 pub use backoff::Backoff;
 pub use client::{Client, ClientOptions};
+pub use consumer::{Consumed, Consumer, ConsumerBuilder, Delivery};
 pub use endpoint::DEFAULT_PORT;
 pub use error::{Code, Error, Result, reason};
 pub use producer::{

@@ -27,6 +27,8 @@ pub struct ScannedStep {
     pub request_id: String,
     /// Group name, unchecked.
     pub group: String,
+    /// Member that read the input; empty = none. Unchecked.
+    pub member_id: String,
     /// Where the group's input stands.
     pub offsets: Vec<CommitPosition>,
     /// What to store.
@@ -74,12 +76,13 @@ fn field(cursor: &mut Cursor<'_>, number: u32, wire: u8, out: &mut ScannedStep) 
     match (number, wire) {
         (1, LEN) => out.request_id = text(cursor, 1)?,
         (2, LEN) => out.group = text(cursor, 2)?,
+        (3, LEN) => out.member_id = text(cursor, 3)?,
         (5, LEN) => {
             let position = bytes(cursor)?;
             room(&out.offsets, 5, MAX_POSITIONS)?;
             out.offsets.push(CommitPosition::decode(&position[..]).map_err(|_| ScanReason::Message(5))?);
         }
-        (1 | 2 | 5 | 15, _) => return Err(ScanReason::WireType(number)),
+        (1 | 2 | 3 | 5 | 15, _) => return Err(ScanReason::WireType(number)),
         _ => skip(cursor, number, wire)?,
     }
     Ok(())
@@ -144,10 +147,12 @@ mod tests {
     }
 
     fn any_step() -> impl Strategy<Value = AppendAndCommitRequest> {
-        ("[a-z]{0,9}", "[a-z]{0,9}", vec(any_position(), 0..4), vec(any_output(), 0..4)).prop_map(
-            |(request_id, group, offsets, outputs)| AppendAndCommitRequest {
+        let ids = ("[a-z]{0,9}", "[a-z]{0,9}", "[a-z]{0,9}");
+        (ids, vec(any_position(), 0..4), vec(any_output(), 0..4)).prop_map(
+            |((request_id, group, member_id), offsets, outputs)| AppendAndCommitRequest {
                 request_id,
                 group,
+                member_id,
                 offsets,
                 outputs,
             },
@@ -163,6 +168,7 @@ mod tests {
             let scanned = scan_step(&split(&bytes, &cuts)).unwrap();
             prop_assert_eq!(&scanned.request_id, &decoded.request_id);
             prop_assert_eq!(&scanned.group, &decoded.group);
+            prop_assert_eq!(&scanned.member_id, &decoded.member_id);
             prop_assert_eq!(&scanned.offsets, &decoded.offsets);
             prop_assert_eq!(scanned.outputs.len(), decoded.outputs.len());
             for (scanned, decoded) in scanned.outputs.iter().zip(decoded.outputs) {

@@ -3,7 +3,9 @@
 mod commits;
 mod durable;
 mod filters;
+mod groups;
 mod keyed;
+mod members;
 mod produce;
 mod producers;
 mod rates;
@@ -12,6 +14,7 @@ mod steps;
 mod storm;
 mod subscribe;
 mod topics;
+mod walks;
 
 use std::time::Duration;
 
@@ -187,8 +190,15 @@ fn one_commit(group: &str, topic: &str, next_offset: i64) -> Commit {
         leader_epoch: None,
         topic_id: None,
         metadata: String::new(),
+        assignment_epoch: 0,
     };
-    Commit { group: group.to_owned(), positions: vec![position], allow_backwards: false }
+    Commit {
+        group: group.to_owned(),
+        positions: vec![position],
+        allow_backwards: false,
+        member_id: String::new(),
+        override_members: false,
+    }
 }
 
 /// Offsets and values of a slice, every batch checked end to end with what clients use.

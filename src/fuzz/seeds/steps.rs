@@ -17,6 +17,7 @@ pub(super) fn steps() -> Vec<Seed> {
     let head = v1::AppendAndCommitRequest {
         request_id: "id".into(),
         group: "billing".into(),
+        member_id: "m1".into(),
         offsets: vec![position],
         outputs: Vec::new(),
     };

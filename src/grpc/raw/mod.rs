@@ -18,6 +18,7 @@
 
 mod ack;
 pub(crate) mod budget;
+mod consume;
 pub(crate) mod encode;
 mod fetch;
 pub(crate) mod message;
@@ -72,6 +73,8 @@ pub(crate) enum Hot {
     Fetch,
     /// `ConsumerService/Subscribe`.
     Subscribe,
+    /// `ConsumerService/Consume`.
+    Consume,
 }
 
 impl Hot {
@@ -84,6 +87,7 @@ impl Hot {
             "/annals.v1.ProducerService/AppendAndCommit" => Some(Self::AppendAndCommit),
             "/annals.v1.ConsumerService/Fetch" => Some(Self::Fetch),
             "/annals.v1.ConsumerService/Subscribe" => Some(Self::Subscribe),
+            "/annals.v1.ConsumerService/Consume" => Some(Self::Consume),
             _ => None,
         }
     }
@@ -153,6 +157,7 @@ impl Raw {
             Hot::AppendAndCommit => step::serve(&self, call).await,
             Hot::Fetch => fetch::serve(&self, call).await,
             Hot::Subscribe => subscribe::serve(&self, call).await,
+            Hot::Consume => return consume::serve(self, call),
         };
         answered.unwrap_or_else(answer::refused)
     }

@@ -37,7 +37,7 @@ where
 
 /// The step that is asked for.
 pub(super) fn step(scanned: ScannedStep, principal: Principal) -> Result<broker::Step, Refusal> {
-    let ScannedStep { request_id, group, offsets, outputs } = scanned;
+    let ScannedStep { request_id, group, member_id, offsets, outputs } = scanned;
     if offsets.is_empty() && !group.is_empty() {
         return Err(Refusal::argument(
             "group",
@@ -47,7 +47,12 @@ pub(super) fn step(scanned: ScannedStep, principal: Principal) -> Result<broker:
     let positions = offsets.into_iter().enumerate();
     let positions = positions.map(|(index, position)| convert::commit_position(index, position));
     let positions = positions.collect::<Result<Vec<_>, _>>()?;
-    let commit =
-        (!positions.is_empty()).then_some(broker::Commit { group, positions, allow_backwards: false });
+    let commit = (!positions.is_empty()).then_some(broker::Commit {
+        group,
+        positions,
+        allow_backwards: false,
+        member_id,
+        override_members: false,
+    });
     Ok(broker::Step { request_id, commit, outputs, principal })
 }

@@ -45,17 +45,7 @@ async fn run(mut subscription: Subscription, outbox: Outbox) -> Result<(), Refus
             }
             SubEvent::Heartbeat { now_ms, watermarks } => Event::Heartbeat(v1::Heartbeat {
                 now_ms,
-                watermarks: watermarks
-                    .into_iter()
-                    .map(|watermark| v1::PartitionWatermark {
-                        topic: watermark.topic.as_ref().into(),
-                        partition: watermark.partition,
-                        high_watermark: watermark.high_watermark,
-                        next_offset: watermark.next_offset,
-                        leader_epoch: watermark.leader_epoch,
-                        topic_id: convert::id(watermark.topic_id),
-                    })
-                    .collect(),
+                watermarks: watermarks.iter().map(convert::watermark).collect(),
             }),
             SubEvent::CaughtUp { topic, topic_id, partition, next_offset, leader_epoch } => {
                 Event::CaughtUp(v1::CaughtUp {

@@ -53,6 +53,17 @@ fn errors() -> Vec<(Error, Code)> {
         (Error::OutcomeUnknown, Code::Unavailable),
         (Error::CorruptData { topic: topic(), partition: 1, first: 3, last: 4 }, Code::DataLoss),
         (Error::ReadFailed { topic: topic(), partition: 1, why: "EIO".into() }, Code::DataLoss),
+        (
+            Error::NotOwner { group: "g".into(), topic: topic(), partition: 1, assignment_epoch: 3 },
+            Code::FailedPrecondition,
+        ),
+        (
+            Error::MemberOut { group: "g".into(), member_id: "m".into(), why: "silent".into() },
+            Code::FailedPrecondition,
+        ),
+        (Error::MemberNameInUse { group: "g".into(), member_name: "m".into() }, Code::FailedPrecondition),
+        (Error::GroupHasMembers { group: "g".into(), members: 2, way_out: "Wait" }, Code::FailedPrecondition),
+        (Error::GroupExists { group: "g".into(), differs: "start".into() }, Code::AlreadyExists),
         (Error::LimitReached { what: "topics", limit: 3 }, Code::ResourceExhausted),
         (Error::ShuttingDown { retry_delay }, Code::Unavailable),
     ]

@@ -32,6 +32,7 @@ const PATH: PathAndQuery = PathAndQuery::from_static("/annals.v1.ProducerService
 pub struct Step {
     request_id: String,
     group: String,
+    member_id: String,
     offsets: Vec<v1::CommitPosition>,
     /// By topic, and by partition where the record names one.
     outputs: BTreeMap<(String, Option<u32>), BatchBuilder>,
@@ -44,6 +45,7 @@ impl Client {
         Step {
             request_id: clock::request_id(),
             group: String::new(),
+            member_id: String::new(),
             offsets: Vec::new(),
             outputs: BTreeMap::new(),
             limits: BatchLimits::of(&self.limits()),
@@ -116,6 +118,13 @@ impl Step {
         self.offsets.push(position);
     }
 
+    /// Says that a member of the group did the step: its positions, which [`Delivery::processed`](crate::Delivery::processed)
+    /// makes, are guarded by its assignments and need no `expected_offset`. Tell [`Consumer::stored`](crate::Consumer::stored)
+    /// afterwards.
+    pub fn member(&mut self, member_id: &str) {
+        member_id.clone_into(&mut self.member_id);
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty() && self.outputs.values().all(BatchBuilder::is_empty)
@@ -123,9 +132,9 @@ impl Step {
 
     /// An `AppendAndCommitRequest`, with the records as they were encoded when they were pushed.
     fn encode(self) -> RawMessage {
-        let Self { request_id, group, offsets, outputs, .. } = self;
-        let mut out =
-            v1::AppendAndCommitRequest { request_id, group, offsets, outputs: vec![] }.encode_to_vec();
+        let Self { request_id, group, member_id, offsets, outputs, .. } = self;
+        let head = v1::AppendAndCommitRequest { request_id, group, member_id, offsets, outputs: vec![] };
+        let mut out = head.encode_to_vec();
         for ((topic, partition), mut records) in outputs {
             if records.is_empty() {
                 continue;
@@ -152,7 +161,8 @@ mod tests {
     fn the_generated_decoder_reads_what_was_written_by_hand() {
         let limits = BatchLimits::of(&v1::Limits::default());
         let (group, offsets) = (String::new(), Vec::new());
-        let mut step = Step { request_id: "id".into(), group, offsets, outputs: BTreeMap::new(), limits };
+        let (member_id, outputs) = (String::new(), BTreeMap::new());
+        let mut step = Step { request_id: "id".into(), group, member_id, offsets, outputs, limits };
         assert!(step.is_empty());
         step.push("b", &NewRecord::new("1").key("k")).unwrap();
         step.push("a", &NewRecord::new("2").partition(0)).unwrap();
@@ -160,6 +170,7 @@ mod tests {
         assert!(step.push("c", &NewRecord::new("4").timestamp_ms(-1)).is_err());
         let position = v1::CommitPosition { topic: "in".into(), next_offset: 7, ..Default::default() };
         step.commit("g", position.clone());
+        step.member("m");
         let message = step.encode();
         let decoded =
             v1::AppendAndCommitRequest::decode([message.head, message.run.to_vec()].concat().as_slice());
@@ -180,6 +191,7 @@ mod tests {
         let expected = v1::AppendAndCommitRequest {
             request_id: "id".into(),
             group: "g".into(),
+            member_id: "m".into(),
             offsets: vec![position],
             outputs: vec![
                 output("a", Some(0), vec![record(None, "2")]),

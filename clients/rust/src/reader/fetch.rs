@@ -64,7 +64,7 @@ impl From<&v1::PartitionError> for PartitionFailure {
 }
 
 /// Codecs this client unpacks.
-pub(super) fn codecs() -> Vec<i32> {
+pub(crate) fn codecs() -> Vec<i32> {
     vec![v1::Codec::Lz4.into(), v1::Codec::Zstd.into()]
 }
 

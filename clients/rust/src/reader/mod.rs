@@ -9,6 +9,7 @@ mod position;
 mod records;
 mod subscribe;
 
+pub(crate) use fetch::codecs;
 pub use fetch::{FetchOptions, Fetched, PartitionFailure};
 pub use filter::Filter;
 pub use position::{Position, Start};

@@ -62,6 +62,11 @@ impl Records {
         self.slice.log_start_offset
     }
 
+    /// What the batches took on the wire.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        self.slice.batch_bytes
+    }
+
     /// Ranges of offsets that were stepped over, and why.
     pub fn gaps(&self) -> &[v1::OffsetGap] {
         &self.slice.gaps

@@ -354,6 +354,12 @@ impl ConsumerService for Fake {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
+
+    type ConsumeStream = Out<v1::ConsumeResponse>;
+
+    async fn consume(&self, _: Request<Streaming<v1::ConsumeRequest>>) -> Reply<Self::ConsumeStream> {
+        Err(Status::unimplemented("not in this test"))
+    }
 }
 
 #[tonic::async_trait]

@@ -156,6 +156,7 @@ impl Asked {
                 Some(Hot::AppendAndCommit) => same::<v1::AppendAndCommitRequest>(message),
                 Some(Hot::Fetch) => same::<v1::FetchRequest>(message),
                 Some(Hot::Subscribe) => same::<v1::SubscribeRequest>(message),
+                Some(Hot::Consume) => same::<v1::ConsumeRequest>(message),
                 None => true,
             };
             (rest, count) = (behind, count + 1);
@@ -174,6 +175,7 @@ impl Asked {
             Some(Hot::AppendAndCommit) => shown::<v1::AppendAndCommitResponse>(message),
             Some(Hot::Fetch) => shown::<v1::FetchResponse>(message),
             Some(Hot::Subscribe) => shown::<v1::SubscribeResponse>(message),
+            Some(Hot::Consume) => shown::<v1::ConsumeResponse>(message),
             None => panic!("{} has no answer", self.path),
         }
     }
@@ -272,7 +274,7 @@ fn a_step() -> impl Strategy<Value = v1::AppendAndCommitRequest> {
         |(request_id, group, offsets, outputs)| {
             let group =
                 if offsets.is_empty() && !request_id.starts_with('z') { String::new() } else { group };
-            v1::AppendAndCommitRequest { request_id, group, offsets, outputs }
+            v1::AppendAndCommitRequest { request_id, group, offsets, outputs, ..Default::default() }
         },
     )
 }

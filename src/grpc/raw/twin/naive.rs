@@ -184,6 +184,16 @@ impl ConsumerService for Naive {
         });
         Ok(tonic::Response::new(Box::pin(ReceiverStream::new(events))))
     }
+
+    type ConsumeStream = Answers<v1::ConsumeResponse>;
+
+    /// What it says depends on time and on who else is there: it is tested for itself.
+    async fn consume(
+        &self,
+        _: tonic::Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<tonic::Response<Self::ConsumeStream>, Status> {
+        Err(Status::unimplemented("no twin"))
+    }
 }
 
 /// Behind the front, generated code for the hot calls too.
@@ -215,7 +225,7 @@ where
             Some(Hot::Produce | Hot::ProduceStream | Hot::AppendAndCommit) => {
                 annals_wire::limits::MAX_REQUEST_BYTES
             }
-            Some(Hot::OpenProducer | Hot::Fetch | Hot::Subscribe) | None => MAX_SMALL_REQUEST,
+            Some(Hot::OpenProducer | Hot::Fetch | Hot::Subscribe | Hot::Consume) | None => MAX_SMALL_REQUEST,
         };
         call.timeout = None; // streams have none, and no call here comes near its own
         Box::pin(generated(self.0.clone(), call, limit))
