@@ -9,30 +9,22 @@ use std::{path::Path, process::Command};
 
 use annals::server::{Config, Flags, start};
 
+#[path = "support/python.rs"]
+mod python;
+
 #[test]
 fn a_stock_python_stub_does_the_main_job() {
-    if std::env::var_os("ANNALS_EXTERNAL").is_none() {
+    if !python::wanted() {
         return;
     }
-    let python = std::env::var("ANNALS_PYTHON").unwrap_or_else(|_| "target/external/venv/bin/python".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scratch = tempfile::tempdir().unwrap();
-    let protos =
-        ["record", "producer", "consumer", "offsets", "topics"].map(|name| format!("annals/v1/{name}.proto"));
-    let generated = Command::new(&python)
-        .args(["-m", "grpc_tools.protoc", "-I"])
-        .arg(root.join("proto"))
-        .arg(format!("--python_out={}", scratch.path().display()))
-        .arg(format!("--grpc_python_out={}", scratch.path().display()))
-        .args(protos)
-        .status()
-        .expect("ANNALS_EXTERNAL=1 needs a Python with grpcio-tools; see .ci/run");
-    assert!(generated.success(), "the stubs could not be generated");
+    python::generate_stubs(scratch.path());
     let data = scratch.path().join("data");
     let flags = Flags { data: Some(data.clone()), grpc: Some("127.0.0.1:0".into()), ..Flags::default() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(start(Config::load(&flags, &|_| None).unwrap())).unwrap();
-    let ran = Command::new(&python)
+    let ran = Command::new(python::python())
         .arg(root.join("tests/external/stub.py"))
         .arg(server.address().to_string())
         .arg(&data)
@@ -47,15 +39,20 @@ fn a_stock_python_stub_does_the_main_job() {
 /// The documentation shows exactly the lines that were run.
 #[test]
 fn the_lines_in_the_documentation_are_the_lines_that_run() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = std::fs::read_to_string(root.join("tests/external/stub.py")).unwrap();
-    let document = std::fs::read_to_string(root.join("docs/clients.md")).unwrap();
-    let mut shown = 0;
-    for part in script.split("# --- docs: ").skip(1) {
-        let (_, rest) = part.split_once('\n').unwrap();
-        let (lines, _) = rest.split_once("# --- end").unwrap();
-        assert!(document.contains(lines.trim_end()), "docs/clients.md does not show:\n{lines}");
-        shown += 1;
+    let read = |path| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let pages = [
+        ("tests/external/stub.py", "docs/clients.md", 4),
+        ("tests/external/pipeline.py", "docs/exactly-once.md", 1),
+    ];
+    for (script, page, lines_shown) in pages {
+        let (script, document) = (read(script), read(page));
+        let mut shown = 0;
+        for part in script.split("# --- docs: ").skip(1) {
+            let (_, rest) = part.split_once('\n').unwrap();
+            let (lines, _) = rest.split_once("# --- end").unwrap();
+            assert!(document.contains(lines.trim_end()), "{page} does not show:\n{lines}");
+            shown += 1;
+        }
+        assert_eq!(shown, lines_shown);
     }
-    assert_eq!(shown, 4);
 }

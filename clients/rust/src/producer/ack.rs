@@ -23,6 +23,8 @@ pub struct Placed {
     pub append_time_ms: i64,
     /// What the ack means.
     pub durability: v1::Durability,
+    /// An answer had got lost: it was sent again, and stored already.
+    pub duplicate: bool,
 }
 
 /// The outcome of one batch.
@@ -106,6 +108,7 @@ fn place(appends: &[v1::PartitionAppend], index: u32) -> Option<Placed> {
                 offset: append.base_offset.checked_add(nth)?,
                 append_time_ms: append.append_time_ms,
                 durability: append.durability(),
+                duplicate: append.duplicate,
             });
         }
     }
