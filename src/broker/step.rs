@@ -229,11 +229,18 @@ fn digest_fields(commit: Option<&Commit>, outputs: &[ScannedOutput]) -> String {
     };
     if let Some(commit) = commit {
         put(format_args!("group {:?}\n", commit.group));
+        if !commit.member_id.is_empty() {
+            put(format_args!("member {:?}\n", commit.member_id));
+        }
         for position in &commit.positions {
             put(format_args!("{:?} {} {} ", position.topic, position.partition, position.next_offset));
             put(format_args!("{:?} {:?} ", position.expected_offset, position.leader_epoch));
             let topic_id = position.topic_id.map(|id| id.to_string());
-            put(format_args!("{topic_id:?} {:?}\n", position.metadata));
+            put(format_args!("{topic_id:?} {:?}", position.metadata));
+            if position.assignment_epoch > 0 {
+                put(format_args!(" {}", position.assignment_epoch));
+            }
+            put(format_args!("\n"));
         }
     }
     for output in outputs {

@@ -9,16 +9,16 @@ use super::{
 use crate::state::{GroupStart, Subscription};
 
 /// A member as a test drives it.
-struct Member {
+pub(super) struct Member {
     mouth: Consumption,
-    ears: MemberHandle,
-    id: Arc<str>,
+    pub(super) ears: MemberHandle,
+    pub(super) id: Arc<str>,
     /// Epochs of what it was given and not asked back.
-    owned: BTreeMap<(String, u32), u32>,
+    pub(super) owned: BTreeMap<(String, u32), u32>,
     commits: u64,
 }
 
-fn joins(group: &str, name: &str, topics: &[&str]) -> Join {
+pub(super) fn joins(group: &str, name: &str, topics: &[&str]) -> Join {
     let (prefixes, names): (Vec<&str>, Vec<&str>) = topics.iter().partition(|topic| topic.ends_with('*'));
     Join {
         group: group.into(),
@@ -35,12 +35,12 @@ fn joins(group: &str, name: &str, topics: &[&str]) -> Join {
     }
 }
 
-fn place(topic: &str, partition: u32) -> (String, u32) {
+pub(super) fn place(topic: &str, partition: u32) -> (String, u32) {
     (topic.to_owned(), partition)
 }
 
 impl House {
-    async fn member(&self, join: Join) -> Member {
+    pub(super) async fn member(&self, join: Join) -> Member {
         let mouth = self.broker.join(join).await.unwrap();
         let ears = mouth.handle();
         let mut member = Member { mouth, ears, id: "".into(), owned: BTreeMap::new(), commits: 0 };
@@ -108,7 +108,7 @@ impl Member {
     }
 
     /// Passes over records, and says what came before.
-    async fn assigned(&mut self) -> Vec<AssignedPartition> {
+    pub(super) async fn assigned(&mut self) -> Vec<AssignedPartition> {
         loop {
             if let MemberEvent::Assigned { partitions, .. } = self.next().await {
                 return partitions;
@@ -116,7 +116,7 @@ impl Member {
         }
     }
 
-    async fn revoked(&mut self) -> (Vec<(String, u32)>, u32) {
+    pub(super) async fn revoked(&mut self) -> (Vec<(String, u32)>, u32) {
         loop {
             if let MemberEvent::Revoked { places, deadline_ms } = self.next().await {
                 return (places.iter().map(|one| place(&one.topic, one.partition)).collect(), deadline_ms);

@@ -185,3 +185,50 @@ async fn batches_of_a_step_carry_the_mark_of_an_atomic_group_at_every_level() {
     assert_eq!(batches[0].attributes & 0b1000, 0b1000);
     assert_eq!(all(&house.crashed(), "os", 0).await, numbered(0, &["x"]));
 }
+
+/// What a member has read may be done by a step, under the epoch under which it owns the partition; a retry is answered
+/// whoever owns it by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_a_member_is_fenced_by_its_assignment_and_its_retry_is_not() {
+    let house = House::new();
+    house.topic("in", 2).await;
+    house.put("in", &["0", "1", "2"]).await;
+    let read = CommitPosition {
+        topic: "in".into(),
+        partition: 1,
+        next_offset: 0,
+        assignment_epoch: 0,
+        ..CommitPosition::default()
+    };
+    let of = |id: &str, member: &members::Member, assignment_epoch, next_offset| {
+        let positions = vec![CommitPosition { assignment_epoch, next_offset, ..read.clone() }];
+        let mut step = step(id, Some((0, 0)), vec![plain("out", 0, &["x"])]);
+        let (group, member_id) = ("g".to_owned(), member.id.to_string());
+        step.commit = Some(Commit { group, member_id, positions, ..one_commit("g", "in", 0) });
+        step
+    };
+    let mut one = house.member(members::joins("g", "one", &["in"])).await;
+    one.assigned().await;
+    let epoch = one.owned[&members::place("in", 1)];
+    let first = house.broker.append_and_commit(of("s", &one, epoch, 0)).await.unwrap();
+    assert!(!first.duplicate);
+    let fenced = house.broker.append_and_commit(of("t", &one, epoch + 100, 0)).await.unwrap_err();
+    assert_eq!(fenced.reason(), "FENCED", "{fenced}");
+    let nobody = house.broker.append_and_commit(step("u", Some((0, 1)), vec![])).await.unwrap_err();
+    assert_eq!(nobody.reason(), "GROUP_HAS_MEMBERS", "{nobody}");
+    // The partition goes to somebody else.
+    let mut two = house.member(members::joins("g", "two", &["in"])).await;
+    let (asked, _) = one.revoked().await;
+    assert_eq!(asked, [members::place("in", 1)]);
+    one.ears.released(&asked).await.unwrap();
+    two.assigned().await;
+    let late = house.broker.append_and_commit(of("t", &one, epoch, 0)).await.unwrap_err();
+    assert_eq!(late.reason(), "FENCED", "a zombie changes nothing");
+    let again = house.broker.append_and_commit(of("s", &one, epoch, 0)).await.unwrap();
+    assert!(again.duplicate && places(&again) == places(&first));
+    let reused = house.broker.append_and_commit(of("s", &two, epoch, 0)).await.unwrap_err();
+    assert_eq!(reused.reason(), "REQUEST_ID_REUSED", "another member's step is another step");
+    assert_eq!(all(&house, "out", 0).await, numbered(0, &["x"]));
+    let epoch = two.owned[&members::place("in", 1)];
+    house.broker.append_and_commit(of("v", &two, epoch, 0)).await.unwrap();
+}
