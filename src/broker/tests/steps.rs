@@ -201,10 +201,10 @@ async fn a_step_of_a_member_is_fenced_by_its_assignment_and_its_retry_is_not() {
         ..CommitPosition::default()
     };
     let of = |id: &str, member: &members::Member, assignment_epoch, next_offset| {
-        let positions = vec![CommitPosition { assignment_epoch, next_offset, ..read.clone() }];
+        let positions = vec![CommitPosition { next_offset, assignment_epoch, ..read.clone() }];
         let mut step = step(id, Some((0, 0)), vec![plain("out", 0, &["x"])]);
         let (group, member_id) = ("g".to_owned(), member.id.to_string());
-        step.commit = Some(Commit { group, member_id, positions, ..one_commit("g", "in", 0) });
+        step.commit = Some(Commit { group, positions, member_id, ..one_commit("g", "in", 0) });
         step
     };
     let mut one = house.member(members::joins("g", "one", &["in"])).await;
