@@ -1,4 +1,6 @@
-//! `annals group`: where groups stand.
+//! `annals group`: where groups stand, who is in them and how they get on.
+
+use std::collections::BTreeMap;
 
 use annals_client::v1;
 use clap::{Args, Subcommand};
@@ -7,8 +9,9 @@ use super::{
     confirm::Destroy,
     connect::{self, ListFormat, Server},
     exit::{Exit, Failure},
+    format::Format,
     out::{Out, talk},
-    rows::{Cell, Rows},
+    rows::{Cell, Rows, span},
     stats::{self, Shown},
 };
 
@@ -91,10 +94,11 @@ pub(crate) fn run(args: &Group) -> Result<Exit, Failure> {
 
 async fn list(args: &List) -> Result<Exit, Failure> {
     let groups = args.server.connect().await?.groups().await?;
-    let mut rows = Rows::new(&["group", "topics", "partitions", "last_commit_ms"]);
+    let mut rows = Rows::new(&["group", "members", "topics", "partitions", "last_commit_ms"]);
     for group in groups {
         rows.push([
             Cell::Text(group.name),
+            group.member_count.into(),
             Cell::List(group.topics),
             group.committed_partitions.into(),
             Cell::Time(group.last_commit_ms),
@@ -108,21 +112,51 @@ async fn list(args: &List) -> Result<Exit, Failure> {
     rows.print(out, args.output.format.as_ref(), Exit::Ok)
 }
 
-const COLUMNS: &[&str] =
-    &["group", "topic", "partition", "next_offset", "lag_records", "lag_ms", "commit_time_ms"];
+const COLUMNS: &[&str] = &[
+    "group",
+    "topic",
+    "partition",
+    "next_offset",
+    "lag_records",
+    "lag_ms",
+    "commit_time_ms",
+    "member",
+    "peer",
+];
 
-fn positions(group: &str, offsets: &[v1::CommittedOffset]) -> Rows {
+/// Where the group stands and who owns what; a partition that has an owner and no position yet is told of, too.
+fn positions(group: &v1::Group, offsets: &[v1::CommittedOffset]) -> Rows {
+    let mut owners = BTreeMap::new();
+    for member in &group.members {
+        for owned in &member.partitions {
+            owners.insert((owned.topic.as_str(), owned.partition), member);
+        }
+    }
+    let name = || Cell::from(group.name.as_str());
+    let who = |member: Option<&v1::GroupMember>| {
+        let member = member.map(|member| (member.member_name.as_str(), member.peer.as_str()));
+        member.map_or((Cell::Nothing, Cell::Nothing), |(name, peer)| (name.into(), peer.into()))
+    };
     let mut rows = Rows::new(COLUMNS);
     for offset in offsets {
+        let (member, peer) = who(owners.remove(&(offset.topic.as_str(), offset.partition)));
         rows.push([
-            group.into(),
+            name(),
             offset.topic.as_str().into(),
             offset.partition.into(),
             offset.next_offset.into(),
             offset.lag_records.into(),
             Cell::Span(offset.lag_ms),
             Cell::Time(offset.commit_time_ms),
+            member,
+            peer,
         ]);
+    }
+    for ((topic, partition), member) in owners {
+        let (member, peer) = who(Some(member));
+        let unknown = || Cell::Nothing;
+        let place = (topic.into(), partition.into());
+        rows.push([name(), place.0, place.1, unknown(), unknown(), unknown(), unknown(), member, peer]);
     }
     rows
 }
@@ -130,9 +164,30 @@ fn positions(group: &str, offsets: &[v1::CommittedOffset]) -> Rows {
 async fn describe(args: &Describe) -> Result<Exit, Failure> {
     let client = args.server.connect().await?;
     // An unknown group has no positions; ask for the group itself, so that a wrong name is said to be wrong.
-    client.group(&args.group).await?;
+    let group = client.group(&args.group).await?;
     let offsets = client.offsets(&args.group, &[]).await?;
-    positions(&args.group, &offsets).print(Out::new(), args.output.format.as_ref(), Exit::Ok)
+    let (out, format) = (Out::new(), args.output.format.as_ref());
+    if Format::choose(format, out.terminal) == Format::Table {
+        talk(settings(&group));
+    }
+    positions(&group, &offsets).print(out, format, Exit::Ok)
+}
+
+/// One line for a person.
+fn settings(group: &v1::Group) -> String {
+    let config = group.config.clone().unwrap_or_default();
+    let idle = group.members.iter().filter(|member| member.partitions.is_empty()).count();
+    let mut text = format!(
+        "{}  {} members, {idle} of them without a partition  generation {}  session timeout {}",
+        group.name,
+        group.members.len(),
+        group.generation,
+        span(config.session_timeout_ms.into())
+    );
+    if config.filter.is_some() {
+        text.push_str("  filtered");
+    }
+    text
 }
 
 async fn watch(args: &Watch) -> Result<Exit, Failure> {
@@ -148,9 +203,9 @@ async fn watch(args: &Watch) -> Result<Exit, Failure> {
 
 async fn delete(args: &Delete) -> Result<Exit, Failure> {
     let client = args.server.connect().await?;
-    client.group(&args.group).await?;
+    let group = client.group(&args.group).await?;
     let offsets = client.offsets(&args.group, &[]).await?;
-    let rows = positions(&args.group, &offsets);
+    let rows = positions(&group, &offsets);
     let (out, format) = (Out::new(), args.output.format.as_ref());
     if args.destroy.dry_run {
         return rows.print(out, format, Exit::Differences);

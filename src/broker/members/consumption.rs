@@ -409,6 +409,7 @@ impl Consumption {
     /// A slice is handed to the member.
     fn delivered(&self, slice: &Slice) {
         self.desk.take_credit(slice.len() as u64);
+        self.broker.rates.handed_over(&self.desk.group, slice);
     }
 
     fn beat(&self) -> MemberEvent {

@@ -35,7 +35,7 @@ use histogram::Window;
 use part::{Confirmed, Deliveries, Part};
 use series::Series;
 
-use super::{Broker, catalog::Lane};
+use super::{Broker, Slice, catalog::Lane};
 use crate::{
     clock::Clock,
     storage::{Partition, PartitionKey},
@@ -107,9 +107,14 @@ impl Rates {
         self.clock.monotonic().as_secs() + 1
     }
 
+    /// A slice goes out to a member.
+    pub(crate) fn handed_over(&self, group: &Arc<str>, slice: &Slice) {
+        let key = PartitionKey { topic: slice.topic_id, partition: slice.partition };
+        self.delivered(group, key, slice.start_offset, slice.next_offset, records_in(slice));
+    }
+
     /// Records of the offsets `first..next` were handed to a member.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for members of groups, who come next"))]
-    pub(crate) fn delivered(&self, group: &Arc<str>, key: PartitionKey, first: i64, next: i64, records: u64) {
+    pub(super) fn delivered(&self, group: &Arc<str>, key: PartitionKey, first: i64, next: i64, records: u64) {
         if first >= next {
             return;
         }
@@ -276,6 +281,34 @@ fn overlaps(deliveries: &Deliveries, from: i64, to: i64) -> impl Iterator<Item =
         let (from, to) = (from.max(begin), to.min(*end));
         (from < to).then_some((from, to, *delivered))
     })
+}
+
+/// Records of a slice. Without a filter there is one for each offset that was not stepped over; with one, the headers of the
+/// batches say how many are left.
+fn records_in(slice: &Slice) -> u64 {
+    let span = |first: i64, next: i64| u64::try_from(next.saturating_sub(first)).unwrap_or(0);
+    if slice.looked_at == 0 {
+        let missing: u64 = slice.gaps.iter().map(|gap| span(gap.first, gap.last.saturating_add(1))).sum();
+        return span(slice.start_offset, slice.next_offset).saturating_sub(missing);
+    }
+    let (mut records, mut rest_of_batch) = (0, 0);
+    for piece in &slice.batches {
+        let mut at = 0;
+        while at < piece.len() {
+            let step = if rest_of_batch > 0 {
+                rest_of_batch
+            } else {
+                let head = piece.get(at..).and_then(|bytes| annals_wire::header::decode(bytes).ok());
+                // Not a batch: nothing that this broker makes.
+                let Some(head) = head else { return records };
+                records += u64::from(head.header.record_count);
+                head.batch_len
+            };
+            let here = step.min(piece.len() - at);
+            (at, rest_of_batch) = (at + here, step - here);
+        }
+    }
+    records
 }
 
 impl Broker {

@@ -200,3 +200,30 @@ async fn the_end_of_a_lag_is_told_from_how_it_shrinks() {
     near(group.eta_ms.unwrap() as f64, 180_000.0);
     assert!(group.lag_ms >= 70_000, "{}", group.lag_ms);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_filtered_slice_the_records_that_are_left_are_counted() {
+    let house = House::new();
+    let mut request = to("t", 0, &[]);
+    request.records =
+        (0..100).map(|at| record(Some(if at % 10 == 3 { "k" } else { "other" }), "v")).collect();
+    house.produce(request).await.unwrap();
+    let filter =
+        crate::broker::Filter::new(v1::Filter { key: Some(Bytes::from_static(b"k")), ..Default::default() });
+    let call = Fetch { filter: Some(Arc::new(filter.unwrap())), ..fetch(vec![at("t", 0, Start::Offset(5))]) };
+    let fetched = house.broker.fetch(call).await.unwrap();
+    assert_eq!(fetched.slices[0].next_offset, 100);
+    let group: Arc<str> = Arc::from("g");
+    house.broker.rates.handed_over(&group, &fetched.slices[0]);
+    let all = house.fetch(vec![at("t", 0, Start::Offset(5))]).await.unwrap();
+    house.broker.rates.handed_over(&Arc::from("h"), &all.slices[0]);
+    house.commit_at("g", "t", 100).await.unwrap();
+    house.commit_at("h", "t", 100).await.unwrap();
+    let stats = house.stats().await;
+    let counts: Vec<_> = stats
+        .groups
+        .iter()
+        .map(|group| (group.delivered_records.total, group.processed_records.total))
+        .collect();
+    assert_eq!(counts, [(9, 9), (95, 95)]);
+}

@@ -1,32 +1,32 @@
 //! `annals consume`: records of a topic, printed.
 //!
-//! Without `--follow` it ends at the high watermark of its start. With `-g` it begins where the group stands and commits
-//! what it has printed, after its output is flushed: killed at any moment, it prints some records again and skips none.
-//! When nobody reads its output any more it commits nothing more.
+//! Without `--follow` it ends at the high watermark of its start. With `-g` it is a member of the group (`member`), or, where
+//! it is told where to read, it commits for the group without being one (`commit`). Either way it commits what it has
+//! printed, after its output is flushed: killed at any moment, it prints some records again and skips none. When nobody
+//! reads its output any more it commits nothing more.
 
 mod commit;
+mod member;
+mod sheet;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use annals_client::{Event, Reader as Subscription, ReaderOptions, ReaderState, Records};
 use clap::Args;
 
-use self::commit::Committer;
+use self::{commit::Committer, sheet::Sheet};
 use super::{
     connect::{self, Interrupt, Server},
     exit::{Exit, Failure},
     filter::Filters,
-    format::{Format, Printer, View},
-    out::{Out, Reader, talk},
+    format::Format,
+    out::{Reader::Gone, talk},
     plan::{Planned, check_forward, plan},
     position::Position,
-    progress::Progress,
 };
 use crate::clock::{Clock as _, SystemClock};
 
 const EXAMPLE: &str = "Example:\n  annals consume orders -o start -n 10";
-/// Output is written in pieces of this size, or when nothing more is at hand.
-const PIECE: usize = 1 << 20;
 /// While records keep coming, a group commits so often.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 /// How often a commit is tried when the command ends.
@@ -55,9 +55,13 @@ pub(crate) struct Consume {
     /// Read this partition only
     #[arg(short, long, value_name = "N")]
     partition: Option<u32>,
-    /// Begin where this group stands, and commit what is printed
+    /// Be a member of this group: share its partitions with the others, begin where it stands, commit what is printed. With -o
+    /// or -p, commit for it without being one, which is refused while it has members
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
+    /// With -g: a name that outlives this run; who comes back under it in time gets its partitions back
+    #[arg(long, value_name = "NAME", requires = "group", conflicts_with_all = ["position", "partition"])]
+    member: Option<String>,
     /// Wait for more at the end, until Ctrl-C
     #[arg(long)]
     follow: bool,
@@ -74,6 +78,10 @@ pub(crate) struct Consume {
 }
 
 pub(crate) fn run(args: &Consume) -> Result<Exit, Failure> {
+    if let Some(group) = args.group.as_deref().filter(|_| args.position.is_none() && args.partition.is_none())
+    {
+        return connect::run_to_end(async |interrupt| member::run(args, group, interrupt).await);
+    }
     connect::run_to_end(async |mut interrupt| {
         let begun = tokio::select! {
             begun = Run::begin(args) => begun?,
@@ -86,17 +94,12 @@ pub(crate) fn run(args: &Consume) -> Result<Exit, Failure> {
 /// One run of the command.
 struct Run<'a> {
     args: &'a Consume,
-    out: Out,
     clock: SystemClock,
-    printer: Printer,
-    progress: Progress,
+    sheet: Sheet,
     subscription: Subscription,
     committer: Option<Committer>,
     /// Where each partition ends for this run; empty when following.
     ends: BTreeMap<u32, i64>,
-    /// Records still to print.
-    left: u64,
-    buffer: Vec<u8>,
     last_commit: Duration,
     failure: Option<Failure>,
 }
@@ -133,7 +136,7 @@ impl<'a> Run<'a> {
             planned.iter().filter(to_read).map(|at| (at.partition, at.end)).collect()
         };
         let total: i64 = planned.iter().map(|at| at.end - at.from).sum();
-        let total = u64::try_from(total).unwrap_or_default().min(args.count.unwrap_or(u64::MAX));
+        let total = u64::try_from(total).unwrap_or_default();
         let options = ReaderOptions {
             skip_damaged: args.skip_damaged,
             filter: args.filter.filter(),
@@ -146,19 +149,12 @@ impl<'a> Run<'a> {
             ..ReaderOptions::default()
         };
         let subscription = client.subscribe(positions, options).await?;
-        let out = Out::new();
-        let format = Format::choose(args.format.as_ref(), out.terminal);
         Ok(Self {
             args,
-            out,
-            printer: Printer::new(format, out.colour, out.width()),
-            // A bar between printed lines would be in the way.
-            progress: Progress::records((!args.follow && !out.terminal).then_some(total)),
+            sheet: Sheet::new(args, (!args.follow).then_some(total)),
             subscription,
             committer,
             ends,
-            left: args.count.unwrap_or(u64::MAX),
-            buffer: Vec::with_capacity(PIECE + PIECE / 4),
             last_commit: clock.monotonic(),
             clock,
             failure: None,
@@ -166,7 +162,6 @@ impl<'a> Run<'a> {
     }
 
     async fn read(mut self, mut interrupt: Interrupt) -> Result<Exit, Failure> {
-        self.printer.title(&mut self.buffer);
         let mut stopped_by_hand = false;
         let next = loop {
             if self.is_done() {
@@ -198,7 +193,7 @@ impl<'a> Run<'a> {
                 break next;
             }
         };
-        self.progress.clear();
+        self.sheet.end();
         if next == Next::Done && self.flush()? == Next::Done {
             self.last_commit().await?;
         }
@@ -210,14 +205,14 @@ impl<'a> Run<'a> {
     }
 
     fn is_done(&self) -> bool {
-        self.left == 0 || (!self.args.follow && self.ends.is_empty())
+        self.sheet.is_full() || (!self.args.follow && self.ends.is_empty())
     }
 
     async fn take(&mut self, event: Event) -> Result<Next, Failure> {
         match event {
             Event::Records(records) => {
                 self.print(&records)?;
-                if self.buffer.len() < PIECE {
+                if !self.sheet.is_due() {
                     return Ok(Next::GoOn);
                 }
                 let next = self.flush()?;
@@ -242,47 +237,9 @@ impl<'a> Run<'a> {
 
     /// Prints the records up to this run's end into the buffer.
     fn print(&mut self, records: &Records) -> Result<(), Failure> {
-        for gap in records.gaps() {
-            talk(format_args!(
-                "warning: {}[{}] offsets {} to {} are {}",
-                records.topic(),
-                records.partition(),
-                gap.first_offset,
-                gap.last_offset,
-                gap_reason(gap.reason())
-            ));
-        }
         let end = self.ends.get(&records.partition()).copied().unwrap_or(i64::MAX);
         let end = if self.args.follow { i64::MAX } else { end };
-        let mut next_offset = records.next_offset().min(end);
-        let mut printed = 0;
-        'all: for batch in records.batches() {
-            for record in batch?.records() {
-                let record = record?;
-                if record.offset >= end {
-                    break 'all;
-                }
-                if self.left == 0 {
-                    next_offset = record.offset;
-                    break 'all;
-                }
-                self.printer.record(
-                    &mut self.buffer,
-                    &View {
-                        topic: records.topic(),
-                        partition: records.partition(),
-                        offset: record.offset,
-                        timestamp_ms: record.timestamp_ms,
-                        key: record.key,
-                        value: record.value,
-                        headers: record.headers(),
-                    },
-                );
-                self.left -= 1;
-                printed += 1;
-            }
-        }
-        self.progress.add(printed);
+        let next_offset = self.sheet.print(records, 0, end)?;
         if next_offset >= end {
             self.ends.remove(&records.partition());
         }
@@ -293,12 +250,7 @@ impl<'a> Run<'a> {
     }
 
     fn flush(&mut self) -> Result<Next, Failure> {
-        if self.buffer.is_empty() {
-            return Ok(Next::Done);
-        }
-        let reader = self.out.write(&self.buffer)?;
-        self.buffer.clear();
-        Ok(if reader == Reader::Gone { Next::ReaderGone } else { Next::Done })
+        Ok(if self.sheet.flush()? == Gone { Next::ReaderGone } else { Next::Done })
     }
 
     fn commit_is_due(&self) -> bool {
@@ -326,15 +278,5 @@ impl<'a> Run<'a> {
             "what was printed last could not be committed: the server does not answer",
         )
         .next("It will be printed again: annals consume with the same group"))
-    }
-}
-
-fn gap_reason(reason: annals_client::v1::GapReason) -> &'static str {
-    use annals_client::v1::GapReason;
-    match reason {
-        GapReason::Damaged => "damaged",
-        GapReason::Removed => "removed",
-        GapReason::Lost => "lost in a power cut",
-        GapReason::Unspecified => "missing",
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     client::Client,
     clock,
     error::{Error, Result, reason},
-    reader::{OnState, PartitionFailure, Records},
+    reader::{Filter, OnState, PartitionFailure, Records},
 };
 use driver::{Command, Driver};
 use held::Held;
@@ -169,8 +169,8 @@ impl ConsumerBuilder {
 
     /// Leaves out on the server what does not meet this. It belongs to the group: its first member brings it, others name the
     /// same or none.
-    pub fn filter(mut self, filter: v1::Filter) -> Self {
-        self.join.filter = Some(filter);
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.join.filter = Some(filter.into());
         self
     }
 
