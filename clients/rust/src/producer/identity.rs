@@ -51,8 +51,12 @@ impl Identity {
     pub(super) fn has_room(&self, partition: Option<u32>) -> bool {
         let Self::Held(held) = self else { return true };
         let lane = partition.and_then(|partition| held.lanes.get(partition as usize));
-        let window = if partition.is_some() { held.window } else { ANY };
-        lane.is_none_or(|lane| lane.in_flight < window)
+        lane.is_none_or(|lane| lane.in_flight < held.window)
+    }
+
+    /// How many batches of a partition may be on their way.
+    pub(super) fn window(&self) -> usize {
+        if let Self::Held(held) = self { held.window } else { ANY }
     }
 
     /// A batch leaves; `given`: it has its sequence already. `None`: it goes without.

@@ -111,7 +111,8 @@ pub type OnOutcome = Arc<dyn Fn(&Outcome) + Send + Sync>;
 /// How a [`Producer`](super::Producer) behaves.
 #[derive(Clone)]
 pub struct ProducerOptions {
-    /// A batch is sent when it has so many bytes (encoded); at most the server's limit. Default 256 KiB.
+    /// A batch is sent when it has so many bytes (encoded); at most the server's limit. Default 256 KiB. It grows on, up to that
+    /// limit, while as many of its partition are on their way as the server would know again (64).
     pub batch_bytes: usize,
     /// ... or is so old. Zero sends each record as soon as the connection takes it. Default 5 ms.
     pub linger: Duration,

@@ -11,7 +11,9 @@
 //! 3. `bytes` is the sum of what is open, ready and in flight; `filling` counts what is open.
 //! 4. A batch that has a sequence may be stored already and be sent again all the same. One that may be stored and cannot be
 //!    sent again under its sequence ends as [`Error::is_outcome_unknown`].
-//! 5. While the number of partitions is unknown, records without an explicit partition go to the *unassigned* batch, whose
+//! 5. While as many batches of a partition wait and fly as the server would know again, its open batch grows on, up to the
+//!    server's limit: then more records go into each, instead of fewer on their way.
+//! 6. While the number of partitions is unknown, records without an explicit partition go to the *unassigned* batch, whose
 //!    partitions the server chooses; it is closed before any other once the number is known, so keys keep their order.
 
 mod failure;
@@ -94,6 +96,8 @@ pub(super) struct State {
     unassigned: Option<Open>,
     open: Vec<Option<Open>>,
     filling: usize,
+    /// Batches of each partition that are ready or in flight.
+    closed_of: Vec<usize>,
     /// Bytes of the batch closed last: what the next one probably takes.
     usual: usize,
     ready: VecDeque<Batch>,
@@ -125,6 +129,7 @@ impl State {
             unassigned: None,
             open: Vec::new(),
             filling: 0,
+            closed_of: Vec::new(),
             usual: 0,
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -213,7 +218,7 @@ impl State {
             let (after, count) = (open.builder.len(), open.builder.count());
             let ack = Ack::new(&open.ack, count - 1);
             self.bytes += after - before;
-            if after >= self.options.batch_bytes {
+            if after >= self.options.batch_bytes && self.may_close(partition) {
                 self.close(partition);
                 began = true;
             }
@@ -237,6 +242,9 @@ impl State {
         self.filling -= 1;
         self.usual = open.builder.len();
         let built = open.builder.finish();
+        if let Some(partition) = partition {
+            *count(&mut self.closed_of, partition) += 1;
+        }
         self.ready.push_back(Batch {
             partition,
             run: built.bytes,
@@ -246,6 +254,22 @@ impl State {
             sequence: None,
             perhaps: false,
         });
+    }
+
+    /// Whether another batch of the partition may wait and fly beside those that do.
+    fn may_close(&self, partition: Option<u32>) -> bool {
+        let closed = partition.and_then(|partition| self.closed_of.get(partition as usize));
+        closed.is_none_or(|closed| *closed < self.identity.window())
+    }
+
+    /// A batch has its outcome: the next of its partition may follow.
+    fn has_ended(&mut self, batch: &Batch) {
+        let Some(partition) = batch.partition else { return };
+        *count(&mut self.closed_of, partition) -= 1;
+        let open = self.open.get(partition as usize).and_then(Option::as_ref);
+        if open.is_some_and(|open| open.builder.len() >= self.options.batch_bytes) {
+            self.close(Some(partition));
+        }
     }
 
     /// Closes every open batch; `true` if there was one.
@@ -268,7 +292,9 @@ impl State {
             self.close(None);
         }
         for partition in 0..u32::try_from(self.open.len()).unwrap_or(u32::MAX) {
-            if self.open.get(partition as usize).is_some_and(&due) {
+            // What is flushed waits where it is.
+            let may = now.is_none() || self.may_close(Some(partition));
+            if may && self.open.get(partition as usize).is_some_and(&due) {
                 self.close(Some(partition));
                 closed = true;
             }
@@ -278,7 +304,8 @@ impl State {
 
     /// When the next open batch has lingered long enough.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let open = self.open.iter().chain([&self.unassigned]).flatten();
+        let assigned = (0..).zip(&self.open).filter(|(partition, _)| self.may_close(Some(*partition)));
+        let open = assigned.map(|(_, open)| open).chain([&self.unassigned]).flatten();
         open.map(|open| open.since).min().map(|since| since + self.options.linger)
     }
 
@@ -323,11 +350,9 @@ impl State {
     }
 
     fn close_those_with_room(&mut self) {
-        if self.identity.has_room(None) {
-            self.close(None);
-        }
+        self.close(None);
         for partition in 0..u32::try_from(self.open.len()).unwrap_or(u32::MAX) {
-            if self.identity.has_room(Some(partition)) {
+            if self.may_close(Some(partition)) {
                 self.close(Some(partition));
             }
         }
@@ -349,6 +374,7 @@ impl State {
         self.failures_in_a_row = 0;
         self.identity.is_back(batch.partition);
         self.bytes -= batch.run.len();
+        self.has_ended(&batch);
         if self.options.on_outcome.is_some() {
             let bytes = batch.run.len();
             self.outcomes
@@ -392,7 +418,10 @@ impl State {
 
     /// There is something to send.
     pub(super) fn has_ready(&self) -> bool {
-        self.next_ready().is_some() || (self.filling > 0 && self.options.linger.is_zero())
+        let mut open = (0..).zip(&self.open).filter(|(_, open)| open.is_some());
+        let goes = |(partition, _): (u32, _)| self.may_close(Some(partition));
+        self.next_ready().is_some()
+            || (self.options.linger.is_zero() && (self.unassigned.is_some() || open.any(goes)))
     }
 
     /// There is something unanswered.
@@ -427,7 +456,19 @@ impl State {
         let filling = self.open.iter().chain([&self.unassigned]).flatten().count();
         assert_eq!(self.filling, filling, "open batches are counted");
         assert!(self.closed.is_none() || open == 0, "nothing is open once closed");
+        for (partition, closed) in (0..).zip(&self.closed_of) {
+            let of = |batch: &&Batch| batch.partition == Some(partition);
+            assert_eq!(self.ready.iter().chain(&self.in_flight).filter(of).count(), *closed);
+        }
     }
+}
+
+fn count(counts: &mut Vec<usize>, partition: u32) -> &mut usize {
+    let index = partition as usize;
+    if counts.len() <= index {
+        counts.resize(index + 1, 0);
+    }
+    counts.get_mut(index).expect("room was made for it")
 }
 
 fn slot<'s>(

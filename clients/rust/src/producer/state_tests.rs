@@ -445,3 +445,29 @@ fn when_trying_again_has_not_helped_the_outcome_is_unknown_and_what_follows_does
     state.identify(identity(8));
     assert_eq!(leaves(&mut state), Some((8, 0, 0)));
 }
+
+#[test]
+fn while_a_window_is_full_the_open_batch_grows_on_and_leaves_once_there_is_room() {
+    let mut state = held(1, options(), 7);
+    let value = [b'x'; 60];
+    for _ in 0..6 {
+        push(&mut state, &NewRecord::new(&value)); // two fill a batch
+    }
+    assert_eq!(std::iter::from_fn(|| leaves(&mut state)).count(), 3);
+    let since = clock::now();
+    for _ in 0..5 {
+        push(&mut state, &NewRecord::new(&value));
+    }
+    assert!(!state.has_ready() && state.next_due().is_none(), "nothing to send, nothing to time");
+    assert!(!state.close_due(since + Duration::from_secs(1)));
+    state.stored(vec![append(0, 0, 2)]).unwrap();
+    state.check();
+    let message = state.pull().unwrap();
+    assert!(message.run.len() > 5 * 60, "all five in one");
+    push(&mut state, &NewRecord::new(&value));
+    assert_eq!(state.next_due(), None);
+    state.close_all();
+    assert!(!state.has_ready(), "a flush waits for room as well");
+    state.stored(vec![append(0, 2, 2)]).unwrap();
+    assert_eq!(leaves(&mut state), Some((7, 11, 0)));
+}

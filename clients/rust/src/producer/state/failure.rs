@@ -142,6 +142,7 @@ impl State {
         let unknown = batch.perhaps && !error.is_outcome_unknown();
         let error = if unknown { Error::outcome_unknown(error) } else { error.clone() };
         self.bytes -= batch.run.len();
+        self.has_ended(batch);
         self.first_failure.get_or_insert_with(|| error.clone());
         if self.options.on_outcome.is_some() {
             self.outcomes.push(Outcome::Failed { records: batch.records, error: error.clone() });
