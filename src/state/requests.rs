@@ -8,7 +8,7 @@
 //! Invariants: `order` holds every request once, by number; `by_principal` holds each principal's numbers in order;
 //! `bytes` is the sum over all requests.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use annals_wire::internal::{self, state_entry::Body};
 use prost::Message as _;
@@ -31,7 +31,7 @@ pub(crate) const MOST_BYTES: usize = 64 << 20;
 const OVERHEAD: usize = 160;
 
 /// Names a request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey {
     /// Who asked.
     pub principal: Arc<str>,
@@ -45,7 +45,7 @@ pub struct Requests {
     number: u64,
     latest_ms: i64,
     bytes: usize,
-    by_key: BTreeMap<RequestKey, u64>,
+    by_key: HashMap<RequestKey, u64>,
     by_principal: BTreeMap<Arc<str>, VecDeque<u64>>,
     order: BTreeMap<u64, Arc<internal::RequestDone>>,
 }

@@ -319,6 +319,7 @@ impl Storage {
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
+    use prost::Message as _;
 
     use super::*;
 
@@ -388,6 +389,19 @@ mod tests {
         assert!(matches!(look(&windows, 36, 1), Known::Stored(Stored { base_offset: 36, .. })));
         assert_eq!(windows.retain(|id| id != 7), 1);
         assert_eq!((windows.len(), windows.knows(7)), (0, false));
+    }
+
+    #[test]
+    fn a_full_window_takes_two_kibibytes_and_a_third_of_that_in_a_snapshot() {
+        let mut windows = Windows::default();
+        for n in 0..200 {
+            let batch = header(7, 300 * n, i64::from(n) * 1000, 300);
+            windows.note(&BatchHeader { append_time_ms: 1_700_000_000_000 + i64::from(n) * 50, ..batch });
+        }
+        let room = windows.0[&7].0.capacity() * size_of::<Stored>();
+        assert!(room <= 2048, "{room} bytes");
+        let section = windows.to_section(1 << 20, 1 << 20).unwrap().encoded_len();
+        assert!(section <= 704, "{section} bytes");
     }
 
     #[test]
