@@ -10,8 +10,15 @@ use crate::broker::Health;
 /// Number of the one node.
 pub(super) const NODE: u32 = 0;
 /// What works here beyond the calls that every server has.
-const FEATURES: [&str; 6] =
-    ["append_and_commit", "idempotent_producer", "produce_stream", "request_id", "stats", "subscribe"];
+const FEATURES: [&str; 7] = [
+    "append_and_commit",
+    "consume",
+    "idempotent_producer",
+    "produce_stream",
+    "request_id",
+    "stats",
+    "subscribe",
+];
 
 #[tonic::async_trait]
 impl ServerService for Services {
@@ -37,6 +44,7 @@ impl ServerService for Services {
                 map_faults: counts.map_faults,
                 scrubbed_bytes: counts.scrubbed_bytes,
                 scrub_passes: counts.scrub_passes,
+                group_skipped_offsets: counts.group_skipped,
             }),
             features: FEATURES.map(str::to_owned).into(),
             limits: Some(v1::Limits {
@@ -47,6 +55,7 @@ impl ServerService for Services {
                 max_wait_ms: limits.max_wait_ms,
                 max_positions: limits.max_positions,
                 max_outputs: limits.max_outputs,
+                max_group_members: limits.max_group_members,
             }),
         }))
     }

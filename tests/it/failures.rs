@@ -10,7 +10,7 @@ use annals::{
         disk::{Access, Call, Disk as _},
     },
 };
-use annals_wire::v1::{self, subscribe_response::Event};
+use annals_wire::v1::{self, consume_response::Event as Said, subscribe_response::Event};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
@@ -20,7 +20,8 @@ use tonic_types::StatusExt as _;
 use crate::{
     bodies,
     gate::{At, Gate},
-    support::{Site, check, config, fact, fetch, position, produce, site, site_on},
+    members::{Member, joins},
+    support::{Site, check, config, fact, fetch, position, produce, records, site, site_on},
 };
 
 async fn over(disk: &MemoryDisk) -> Site {
@@ -92,7 +93,7 @@ async fn damage_is_reported_with_its_offsets_and_can_be_stepped_over() {
     let skip = v1::FetchRequest { skip_damaged: true, ..fetch("t", 1) };
     let slice = site.consumer().fetch(skip).await.unwrap().into_inner().slices.remove(0);
     assert_eq!((slice.gaps[0].first_offset, slice.gaps[0].last_offset), (1, 2));
-    assert_eq!(crate::support::records(&slice), [(3, "sound again".into())]);
+    assert_eq!(records(&slice), [(3, "sound again".into())]);
     // A subscription tells it as the same failure of the one partition.
     let asked = v1::SubscribeRequest { positions: vec![position("t", 1)], ..Default::default() };
     let mut events = site.consumer().subscribe(asked).await.unwrap().into_inner();
@@ -216,6 +217,55 @@ async fn an_offset_that_is_no_longer_kept_names_the_first_one_that_is() {
     check(&status, Code::OutOfRange, "OFFSET_TRUNCATED", "Read from 2");
     has(&status, &[("topic", "t"), ("partition", "0"), ("requested", "1"), ("earliest", "2")]);
     assert_eq!(site.values("t", 2).await, [(2, "c".into())]);
+}
+
+#[tokio::test]
+async fn a_group_whose_position_is_no_longer_kept_is_told_the_gap_and_goes_on_or_stops() {
+    let disk = MemoryDisk::new();
+    let first = over(&disk).await;
+    for value in ["a", "b", "c"] {
+        first.store("t", &[value]).await;
+    }
+    let stops = v1::GroupConfig { gap: v1::GroupGap::Stop.into(), ..Default::default() };
+    let make = v1::CreateGroupRequest { group: "stops".into(), config: Some(stops) };
+    first.groups().create_group(make).await.unwrap();
+    for group in ["goes-on", "stops"] {
+        let position = v1::CommitPosition { topic: "t".into(), next_offset: 1, ..Default::default() };
+        let commit =
+            v1::CommitOffsetsRequest { group: group.into(), offsets: vec![position], ..Default::default() };
+        first.offsets().commit_offsets(commit).await.unwrap();
+    }
+    first.server.shutdown().await.unwrap();
+    for file in disk.list("").unwrap().iter().filter(|file| file.name.starts_with("snapshot-")) {
+        forget(&disk, &file.name, 2);
+    }
+    let site = over(&disk).await;
+    let skipped = async || {
+        let info = site.info().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+        info.counts.unwrap().group_skipped_offsets
+    };
+    let before = skipped().await;
+    let mut goes_on = Member::join(&site, joins("goes-on", "", &["t"])).await;
+    let given = goes_on.assigned().await;
+    assert_eq!(given.iter().find(|one| one.partition == 0).unwrap().next_offset, 1);
+    let mut slices = Vec::new();
+    while slices.len() < 2 {
+        if let Said::Slice(slice) = goes_on.next().await {
+            slices.push(slice);
+        }
+    }
+    let gap = &slices[0].gaps[0];
+    assert_eq!((gap.first_offset, gap.last_offset, gap.reason()), (1, 1, v1::GapReason::Removed));
+    assert_eq!((slices[0].batches.len(), slices[0].next_offset), (0, 2));
+    assert_eq!(records(&slices[1]), [(2, "c".into())]);
+    assert!(skipped().await > before, "it is counted");
+    let mut stops = Member::join(&site, joins("stops", "", &["t"])).await;
+    let error = loop {
+        if let Said::PartitionError(error) = stops.next().await {
+            break error;
+        }
+    };
+    assert_eq!((error.reason.as_str(), error.partition), ("OFFSET_TRUNCATED", 0));
 }
 
 /// Raises the log start of partition 0 in a snapshot: 60 bytes of header, the CRC of all else, the message.

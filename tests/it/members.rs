@@ -10,7 +10,7 @@ use tonic::{Code, Status, Streaming};
 use crate::support::{Site, check, records, site};
 
 /// A member as a stub drives it.
-struct Member {
+pub(crate) struct Member {
     sender: mpsc::Sender<ConsumeRequest>,
     events: Streaming<v1::ConsumeResponse>,
     id: String,
@@ -20,7 +20,7 @@ fn says(command: Command) -> ConsumeRequest {
     ConsumeRequest { command: Some(command) }
 }
 
-fn joins(group: &str, name: &str, topics: &[&str]) -> v1::ConsumeJoin {
+pub(crate) fn joins(group: &str, name: &str, topics: &[&str]) -> v1::ConsumeJoin {
     v1::ConsumeJoin {
         group: group.into(),
         topics: topics.iter().map(ToString::to_string).collect(),
@@ -49,7 +49,7 @@ async fn refused(events: &mut Streaming<v1::ConsumeResponse>) -> Status {
 }
 
 impl Member {
-    async fn join(site: &Site, join: v1::ConsumeJoin) -> Self {
+    pub(crate) async fn join(site: &Site, join: v1::ConsumeJoin) -> Self {
         let (sender, events) = open(site, Command::Join(join)).await;
         let mut member = Self { sender, events, id: String::new() };
         let Event::Joined(joined) = member.next().await else { panic!("joined comes first") };
@@ -62,7 +62,7 @@ impl Member {
     }
 
     /// What it is told next, signs of life apart.
-    async fn next(&mut self) -> Event {
+    pub(crate) async fn next(&mut self) -> Event {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(20), self.events.message());
             match message.await.expect("something is said").unwrap().expect("it goes on").event.unwrap() {
@@ -72,7 +72,7 @@ impl Member {
         }
     }
 
-    async fn assigned(&mut self) -> Vec<v1::AssignedPartition> {
+    pub(crate) async fn assigned(&mut self) -> Vec<v1::AssignedPartition> {
         loop {
             if let Event::Assigned(assigned) = self.next().await {
                 return assigned.partitions;

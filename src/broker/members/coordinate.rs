@@ -212,10 +212,10 @@ impl Broker {
         let mut sessions = self.truth.sessions.lock();
         match overdue {
             Overdue::Silent(id) => {
-                if !sessions.is_silent(&groups, group, id, now) {
+                if !sessions.is_silent(group, id, now) {
                     return Ok(());
                 }
-                let out = silent(&groups, group, id);
+                let out = silent(&sessions, group, id);
                 // Its name comes back: it keeps what it has.
                 if let Some(desk) = sessions.make_way(group, id, now) {
                     desk.end(End::Out(out));
@@ -331,8 +331,8 @@ fn first_settings(groups: &Groups, join: &Join) -> Result<Option<GroupConfigured
     }
 }
 
-fn silent(groups: &Groups, group: &str, id: &str) -> Error {
-    let timeout = groups.get(group).map_or(0, |group| group.settings().session_timeout_ms);
+fn silent(sessions: &Sessions, group: &str, id: &str) -> Error {
+    let timeout = sessions.timeout(group, id).unwrap_or(0);
     Error::MemberOut {
         group: group.to_owned(),
         member_id: id.to_owned(),
@@ -364,7 +364,9 @@ impl Turn<'_> {
         for id in &moved.left {
             self.sessions.gone(group, id);
         }
-        if let Some(former) = joins.and_then(|desk| self.sessions.join(desk, self.now)) {
+        let settings = self.groups.get(group).map(|group| group.settings()).unwrap_or_default();
+        let timeout = settings.session_timeout_ms.into();
+        if let Some(former) = joins.and_then(|desk| self.sessions.join(desk, self.now, timeout)) {
             former.end(End::Out(Error::MemberOut {
                 group: group.to_owned(),
                 member_id: former.member.to_string(),
@@ -376,7 +378,6 @@ impl Turn<'_> {
         if self.loses {
             self.tell_owners(group, before, released, number, None);
         }
-        let settings = self.groups.get(group).map(|group| group.settings()).unwrap_or_default();
         let until = self.now + u64::from(settings.revoke_timeout_ms) + TICK_MS;
         let asked: Vec<_> = moved.revoking.iter().flat_map(keys).collect();
         self.sessions.ask(group, asked.iter().copied(), until);

@@ -6,11 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{beat::TICK_MS, desk::Desk};
-use crate::{
-    state::{Group, Groups},
-    storage::PartitionKey,
-    sync::Arc,
-};
+use crate::{state::Groups, storage::PartitionKey, sync::Arc};
 
 /// A member's session.
 #[derive(Debug)]
@@ -18,6 +14,8 @@ struct Session {
     /// When it was heard last, unless its desk knows better.
     heard: u64,
     desk: Option<Arc<Desk>>,
+    /// Silence after which it is out, as it was told when it joined.
+    timeout: u64,
     /// Who waits for its name; more than one is possible, and one of them gets it.
     waiting: usize,
 }
@@ -61,10 +59,9 @@ impl Session {
         self.desk.as_ref().map_or(self.heard, |desk| desk.heard().max(self.heard))
     }
 
-    fn is_silent(&self, group: &Group, now: u64) -> bool {
+    fn is_silent(&self, now: u64) -> bool {
         // The beat is as coarse as the keeper's look: it is given that much more.
-        let timeout = u64::from(group.settings().session_timeout_ms) + TICK_MS;
-        now.saturating_sub(self.heard()) >= timeout
+        now.saturating_sub(self.heard()) >= self.timeout + TICK_MS
     }
 }
 
@@ -77,8 +74,10 @@ impl Sessions {
                 continue;
             }
             let live = sessions.groups.entry(Arc::clone(name)).or_default();
+            let timeout = group.settings().session_timeout_ms.into();
             for member in group.membership.members.keys() {
-                live.members.insert(Arc::clone(member), Session { heard: now, desk: None, waiting: 0 });
+                live.members
+                    .insert(Arc::clone(member), Session { heard: now, desk: None, timeout, waiting: 0 });
             }
             let until = now + u64::from(group.settings().revoke_timeout_ms);
             let asked = group.membership.owned.iter().filter(|(_, owned)| owned.revoking);
@@ -92,15 +91,18 @@ impl Sessions {
         self.groups.keys().cloned().collect()
     }
 
+    /// Silence after which a member is out, if there is such a member.
+    pub(crate) fn timeout(&self, group: &str, member: &str) -> Option<u64> {
+        Some(self.groups.get(group)?.members.get(member)?.timeout)
+    }
+
     /// Whether a member of this name may come now.
     pub(crate) fn name(&self, groups: &Groups, group: &str, name: &str, now: u64) -> Name {
         let Some(state) = groups.get(group) else { return Name::Free };
         let Some(id) = state.membership.named(name) else { return Name::Free };
         let session = self.groups.get(group).and_then(|live| live.members.get(id));
         match session {
-            Some(session) if session.desk.is_some() && !session.is_silent(state, now) => {
-                Name::InUse(Arc::clone(id))
-            }
+            Some(session) if session.desk.is_some() && !session.is_silent(now) => Name::InUse(Arc::clone(id)),
             _ => Name::Left(Arc::clone(id)),
         }
     }
@@ -113,11 +115,11 @@ impl Sessions {
     }
 
     /// A member came, or came back. Returns its former desk.
-    pub(crate) fn join(&mut self, desk: &Arc<Desk>, now: u64) -> Option<Arc<Desk>> {
+    pub(crate) fn join(&mut self, desk: &Arc<Desk>, now: u64, timeout: u64) -> Option<Arc<Desk>> {
         let live = self.groups.entry(Arc::clone(&desk.group)).or_default();
         let before = live.members.remove(&desk.member);
         let waiting = before.as_ref().map_or(0, |before| before.waiting);
-        let session = Session { heard: now, desk: Some(Arc::clone(desk)), waiting };
+        let session = Session { heard: now, desk: Some(Arc::clone(desk)), timeout, waiting };
         live.members.insert(Arc::clone(&desk.member), session);
         before?.desk
     }
@@ -184,7 +186,7 @@ impl Sessions {
         let mut due = Vec::new();
         for (name, live) in &mut self.groups {
             let Some(group) = groups.get(name) else { continue };
-            let silent = live.members.iter().filter(|(_, session)| session.is_silent(group, now));
+            let silent = live.members.iter().filter(|(_, session)| session.is_silent(now));
             due.extend(silent.map(|(id, _)| (Arc::clone(name), Overdue::Silent(Arc::clone(id)))));
             // What was asked for may be gone with its owner or its topic.
             live.asked.retain(|key, _| group.membership.owned.get(key).is_some_and(|owned| owned.revoking));
@@ -198,9 +200,9 @@ impl Sessions {
     }
 
     /// Whether it is still true that a member was silent for too long.
-    pub(crate) fn is_silent(&self, groups: &Groups, group: &str, member: &str, now: u64) -> bool {
+    pub(crate) fn is_silent(&self, group: &str, member: &str, now: u64) -> bool {
         let session = self.groups.get(group).and_then(|live| live.members.get(member));
-        session.zip(groups.get(group)).is_some_and(|(session, group)| session.is_silent(group, now))
+        session.is_some_and(|session| session.is_silent(now))
     }
 
     /// Every member has a session and every session a member.

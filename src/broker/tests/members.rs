@@ -50,7 +50,7 @@ impl House {
     }
 
     /// Lets time pass as the keeper sees it. Who speaks says so on the way.
-    fn pass(&self, ms: u64, speak: &[&Member]) {
+    pub(super) fn pass(&self, ms: u64, speak: &[&Member]) {
         for _ in 0..ms.div_ceil(100) {
             self.clock.advance(Duration::from_millis(100));
             self.broker.tend_groups();
@@ -124,7 +124,7 @@ impl Member {
         }
     }
 
-    async fn slice(&mut self) -> Slice {
+    pub(super) async fn slice(&mut self) -> Slice {
         loop {
             if let MemberEvent::Slice(slice) = self.next().await {
                 return slice;
