@@ -12,9 +12,19 @@ fn picked(
     places: &[Range<i64>],
     wanted: impl FnMut(&RecordRef<'_>) -> bool,
 ) -> Result<Option<Vec<Vec<u8>>>, TrimError> {
+    picked_by(batch, places, &[], wanted)
+}
+
+fn picked_by(
+    batch: &[u8],
+    places: &[Range<i64>],
+    anchors: &[Anchor],
+    wanted: impl FnMut(&RecordRef<'_>) -> bool,
+) -> Result<Option<Vec<Vec<u8>>>, TrimError> {
     let header = decode(batch).unwrap().header;
     let payload = &batch[BATCH_PREFIX_LEN..];
-    Ok(match pick(&header, payload, &TOPIC, PARTITION, places, wanted)? {
+    let looks = Looks { places, anchors, verified: false };
+    Ok(match pick(&header, payload, &TOPIC, PARTITION, looks, wanted)? {
         Picked::Whole => None,
         Picked::Parts(parts) => Some(
             parts
@@ -52,15 +62,10 @@ fn runs_carry_their_offsets_and_sequences() {
         ..BatchHeader::default()
     };
     let batch = stored_with(header, &b"\x7a\x00".repeat(5));
-    let parts =
-        match pick(&header_of(&batch), &batch[BATCH_PREFIX_LEN..], &TOPIC, PARTITION, &[ALL], |record| {
-            record.offset != 12
-        })
-        .unwrap()
-        {
-            Picked::Parts(parts) => parts,
-            Picked::Whole => panic!("one is left out"),
-        };
+    let looks = Looks { places: std::slice::from_ref(&ALL), anchors: &[], verified: false };
+    let payload = &batch[BATCH_PREFIX_LEN..];
+    let picked = pick(&header_of(&batch), payload, &TOPIC, PARTITION, looks, |record| record.offset != 12);
+    let Ok(Picked::Parts(parts)) = picked else { panic!("one is left out: {picked:?}") };
     let numbers = |part: &Part| {
         let header = part.header;
         (header.base_offset, header.record_count, header.last_offset_delta, header.base_sequence)
@@ -90,6 +95,62 @@ fn what_is_outside_the_places_is_not_even_read() {
     assert_eq!(picked(&batch, &[0..10, 10..15], |_| true), Ok(None), "all of it");
 }
 
+/// Every `step`th record's place, counted from offset 0.
+fn anchors(batch: &[u8], step: i64) -> Vec<Anchor> {
+    let header = header_of(batch);
+    let (payload, mut at, mut anchors) = (&batch[BATCH_PREFIX_LEN..], 0, Vec::new());
+    for index in 0..i64::from(header.record_count) {
+        let offset = header.base_offset + index;
+        if offset % step == 0 {
+            anchors.push(Anchor { offset, at: u32::try_from(at).unwrap() });
+        }
+        at += next_record(&payload[at..]).unwrap().0;
+    }
+    anchors
+}
+
+#[test]
+fn anchors_that_lead_astray_are_noticed() {
+    let records = (0..40).map(|n| Record { value: Some(vec![7; n % 5].into()), ..Record::default() });
+    let batch = stored(100, records.collect());
+    let right = anchors(&batch, 8);
+    assert_eq!(right.iter().map(|anchor| anchor.offset).collect::<Vec<_>>(), [104, 112, 120, 128, 136]);
+    let look = |anchors: &[Anchor], place: i64| {
+        let place = place..place + 1;
+        let looks = Looks { places: std::slice::from_ref(&place), anchors, verified: true };
+        let mut read = Vec::new();
+        let picked =
+            pick(&header_of(&batch), &batch[BATCH_PREFIX_LEN..], &TOPIC, PARTITION, looks, |record| {
+                read.push(record.offset);
+                true
+            });
+        (picked, read)
+    };
+    for place in 100..140 {
+        let (without, with) = (look(&[], place), look(&right, place));
+        assert_eq!(with, without, "{place}");
+        assert_eq!(with.1, [place]);
+        // Each of them, one byte off in both directions: whoever begins at it, or arrives at it, notices.
+        for (index, anchor) in right.iter().enumerate() {
+            for at in [anchor.at - 1, anchor.at + 1] {
+                let mut wrong = right.clone();
+                wrong[index].at = at;
+                let (picked, _) = look(&wrong, place);
+                let used = place >= 104 && (anchor.offset - 8..anchor.offset + 8).contains(&place);
+                assert!(picked == without.0 || picked == Err(TrimError::Astray), "{place}: {picked:?}");
+                assert!(!used || picked == Err(TrimError::Astray), "{place} at {anchor:?}: {picked:?}");
+            }
+        }
+    }
+    // Those of other batches do no harm.
+    let others = [(4, 1), (96, 3), (140, 0), (144, 9)].map(|(offset, at)| Anchor { offset, at });
+    for place in [100, 120, 139] {
+        assert_eq!(look(&others, place), look(&[], place));
+        let both: Vec<_> = right.iter().chain(&others[2..]).copied().collect();
+        assert_eq!(look(&both, place), look(&[], place));
+    }
+}
+
 #[test]
 fn only_plain_records_that_verify_are_picked() {
     let batch = stored(10, vec![Record::default(); 3]);
@@ -112,6 +173,7 @@ proptest! {
         records in some_records(12),
         wanted: u16,
         keep in 0_usize..4,
+        step in 1_i64..9,
         from in 0_i64..12,
         len in 0_i64..14,
     ) {
@@ -130,7 +192,8 @@ proptest! {
             .filter(|(offset, _)| place.contains(offset) && wants(*offset))
             .collect();
         let places = [base - 5..base - 1, place.clone()];
-        let sent = picked(&batch, &places, |record| wants(record.offset)).unwrap();
+        let anchors = anchors(&batch, step);
+        let sent = picked_by(&batch, &places, &anchors, |record| wants(record.offset)).unwrap();
         let sent = sent.unwrap_or_else(|| vec![batch.clone()]);
         let found: Vec<_> = sent.iter().flat_map(|batch| records_of(batch)).collect();
         prop_assert_eq!(&found, &expected);

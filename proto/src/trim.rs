@@ -61,6 +61,9 @@ pub enum TrimError {
     /// It ends before that offset.
     #[error("the batch ends before offset {0}")]
     Beyond(i64),
+    /// A record does not begin where an anchor says: the anchors are of something else.
+    #[error("an anchor leads astray")]
+    Astray,
 }
 
 /// Cuts the stored batch at the start of `batch` (which may go on behind it) so that it holds no offset below `from`. Where that is

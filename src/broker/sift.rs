@@ -12,7 +12,8 @@ use std::ops::Range;
 
 use annals_wire::{
     limits::MAX_GAPS_PER_SLICE,
-    pick::{Part, Picked, pick},
+    pick::{Looks, Part, Picked, pick},
+    trim::TrimError,
     v1::Codec,
 };
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,8 @@ pub(crate) const LOOK_BYTES: usize = 4 << 20;
 const STEP_BYTES: usize = 1 << 20;
 /// Runs of at least so many bytes are lent instead of copied.
 const LEND_BYTES: usize = 16 << 10;
+/// What a batch counts for that is looked at from an anchor on.
+const ANCHORED: usize = 16 << 10;
 /// Places asked of the index of keys at a time.
 const PLACES: usize = 1024;
 /// Of fewer offsets, batches are read one by one: the rest of a step would be read for nothing.
@@ -46,19 +49,27 @@ pub(crate) fn sift(
     filter: &Filter,
 ) -> Result<Slice, Error> {
     standing(topic, lane, from)?;
-    let mut sieve = Sieve {
-        lane,
-        rules,
-        filter,
-        budget: max_bytes,
-        next_offset: from,
-        looked_at: 0,
-        bytes: 0,
-        small: BytesMut::new(),
-        gaps: Vec::new(),
-        out: Runs::new(),
+    let run = || {
+        let mut sieve = Sieve {
+            lane,
+            rules,
+            filter,
+            budget: max_bytes,
+            next_offset: from,
+            looked_at: 0,
+            bytes: 0,
+            small: BytesMut::new(),
+            gaps: Vec::new(),
+            out: Runs::new(),
+        };
+        (sieve.run(), sieve)
     };
-    match sieve.run() {
+    let (mut ended, mut sieve) = run();
+    if lane.partition.has_lost(&(from..sieve.next_offset.max(from + 1))) {
+        // Zeros that stood for what the disk did not give may have been taken for records. The second time nothing is mapped.
+        (ended, sieve) = run();
+    }
+    match ended {
         Err(error) if sieve.next_offset == from => return Err(error.of(topic, lane, from)),
         // What was found before an error is good; the next read begins with it.
         _ => sieve.close(),
@@ -115,10 +126,16 @@ impl Sieve<'_> {
                 return Ok(());
             }
             for (index, place) in places.ranges.iter().enumerate() {
-                let from_here = places.ranges.get(index..).unwrap_or_default();
                 self.next_offset = self.next_offset.max(place.start);
                 while self.next_offset < place.end {
-                    if self.looked_at >= LOOK_BYTES || self.step(from_here)? != Go::On {
+                    let few = place.end - self.next_offset < MANY;
+                    let looks = Looks {
+                        places: places.ranges.get(index..).unwrap_or_default(),
+                        anchors: &places.anchors,
+                        // The storage lends what it wrote or verified; a batch for a record or two is not summed up again.
+                        verified: few && self.filter.key().is_some(),
+                    };
+                    if self.looked_at >= LOOK_BYTES || self.step(looks, few, places.until)? != Go::On {
                         return Ok(());
                     }
                 }
@@ -139,20 +156,24 @@ impl Sieve<'_> {
             return places;
         }
         let until = partition.high_watermark();
-        Places { ranges: std::iter::once(self.next_offset..until).collect(), until, read: 0 }
+        Places {
+            ranges: std::iter::once(self.next_offset..until).collect(),
+            until,
+            anchors: Vec::new(),
+            read: 0,
+        }
     }
 
-    /// Reads on, in the first of these places.
-    fn step(&mut self, places: &[Range<i64>]) -> Result<Go, Stopped> {
-        let few = places.first().is_some_and(|place| place.end - self.next_offset < MANY);
+    /// Reads on, in the first of these places; of few offsets, a batch. Nothing is known of what lies at `until` or behind it.
+    fn step(&mut self, looks: Looks<'_>, few: bool, until: i64) -> Result<Go, Stopped> {
         let mut bytes = if few { 1 } else { STEP_BYTES };
         let read = stored(self.lane, self.next_offset, &mut bytes, self.rules.skip_damaged);
-        self.take(read.map_err(Stopped::Read)?, places).map_err(Stopped::Damage)
+        self.take(read.map_err(Stopped::Read)?, looks, few, until).map_err(Stopped::Damage)
     }
 
-    fn take(&mut self, read: Read, places: &[Range<i64>]) -> Result<Go, Damage> {
-        let until = read.next_offset;
-        if until == self.next_offset {
+    fn take(&mut self, read: Read, looks: Looks<'_>, few: bool, until: i64) -> Result<Go, Damage> {
+        let until = read.next_offset.min(until);
+        if until <= self.next_offset {
             return Ok(Go::End);
         }
         if !self.gaps.is_empty() && self.gaps.len() + read.gaps.len() > MAX_GAPS_PER_SLICE {
@@ -162,11 +183,16 @@ impl Sieve<'_> {
         'all: for mut run in read.batches {
             while !run.is_empty() {
                 let batch = split_batch(&mut run, self.next_offset)?;
-                if !self.batch(&batch, places)? {
+                if batch.header.base_offset >= until {
+                    break 'all;
+                }
+                // What lies before an anchor is not looked at.
+                self.looked_at += if few { batch.bytes.len().min(ANCHORED) } else { batch.bytes.len() };
+                if !self.batch(&batch, looks)? {
                     go = Go::Full;
                     break 'all;
                 }
-                self.next_offset = batch.header.next_offset().unwrap_or(until);
+                self.next_offset = batch.header.next_offset().unwrap_or(until).min(until);
             }
         }
         if go == Go::On {
@@ -179,8 +205,7 @@ impl Sieve<'_> {
     }
 
     /// Takes what is wanted of a batch; false = it would be too much, and `next_offset` is where to go on.
-    fn batch(&mut self, batch: &Batch, places: &[Range<i64>]) -> Result<bool, Damage> {
-        self.looked_at += batch.bytes.len();
+    fn batch(&mut self, batch: &Batch, looks: Looks<'_>) -> Result<bool, Damage> {
         let unpacked = if batch.header.attributes.codec() == Some(Codec::Unspecified) {
             None
         } else {
@@ -193,9 +218,16 @@ impl Sieve<'_> {
             None => (batch.header, batch.payload()),
         };
         let (key, from) = (self.lane.partition.key(), self.next_offset);
-        let picked = pick(&header, &payload, &key.topic, key.partition, places, |record| {
-            record.offset >= from && self.filter.admits(record)
-        });
+        let pick = |looks| {
+            pick(&header, &payload, &key.topic, key.partition, looks, |record| {
+                record.offset >= from && self.filter.admits(record)
+            })
+        };
+        let mut picked = pick(looks);
+        if picked == Err(TrimError::Astray) {
+            self.lane.partition.doubt_keys(header.base_offset);
+            picked = pick(Looks { anchors: &[], verified: false, ..looks });
+        }
         match (picked.map_err(|_| batch.damage())?, unpacked) {
             (Picked::Whole, Some(plain)) if !self.rules.accept.accepts(batch.header.attributes) => {
                 Ok(self.put(header.base_offset, &plain.prefix, &[plain.payload]))

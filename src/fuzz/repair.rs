@@ -116,22 +116,23 @@ pub(super) fn index(bytes: &mut [u8]) {
     }
 }
 
-/// An index of keys: the crc of its header and directory, then that of its first block.
+/// An index of keys without anchors: the crc of its header and directory, then that of its first block.
 pub(super) fn keys(bytes: &mut [u8]) {
-    if bytes.len() < 60 {
+    if bytes.len() < 64 {
         return;
     }
-    let (header, rest) = bytes.split_at_mut(48);
+    let (header, rest) = bytes.split_at_mut(52);
     let blocks = four(header, 36).min(rest.len() / 8);
     let (directory, block) = rest.split_at(blocks * 8);
     put(header, 40, u32::try_from(block.len()).unwrap_or(u32::MAX));
+    put(header, 44, 0);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(TOPIC.as_bytes());
-    hasher.update(&header[..44]);
+    hasher.update(&header[..48]);
     hasher.update(directory);
     let crc = hasher.finalize();
-    put(header, 44, crc);
-    let begin = 48 + blocks * 8;
+    put(header, 48, crc);
+    let begin = 52 + blocks * 8;
     if blocks == 1 && bytes.len() >= begin + 4 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&crc.to_le_bytes());

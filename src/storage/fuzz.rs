@@ -126,6 +126,13 @@ pub(crate) fn keys(input: &[u8]) -> bool {
             found => whole &= found.is_some(),
         }
     }
+    for relative in [0, 63, 64, 65_535, 65_536, u64::MAX] {
+        let Some((place, offsets)) = head.anchors_of(relative) else { continue };
+        assert!(offsets.contains(&relative) && place.start + 4 < place.end);
+        let Some(run) = input.get(place.start as usize..place.end as usize) else { return false };
+        let Some(anchors) = head.anchors(run, offsets.start) else { return false };
+        assert!(anchors.map(|anchor| anchor.0).is_sorted());
+    }
     whole
 }
 
@@ -392,5 +399,6 @@ pub(crate) fn keys_seed(keys: u32) -> Vec<u8> {
         u64::from(keys::fingerprint(&key.to_le_bytes())) << 32 | u64::from(offset)
     };
     let mut records: Vec<u64> = (0..keys * 2).map(record).collect();
-    keys::encode(keys::Postings::of(&mut records, 0), keys_of(), 1 << 20, u64::from(keys) * 2)
+    let anchors: Vec<u32> = (0..keys.div_ceil(32)).map(|n| n * 900).collect();
+    keys::encode(keys::Postings::of(&mut records, 0), &anchors, keys_of(), 1 << 20, u64::from(keys) * 2)
 }

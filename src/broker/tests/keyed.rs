@@ -91,6 +91,45 @@ async fn it_is_what_a_scan_brings_and_looks_at_little() {
     holds(&house.crashed()).await;
 }
 
+/// Many small records to a batch, and more places of a key than are asked for at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_places_in_large_batches_are_all_found_with_and_without_an_index() {
+    let house = House::new();
+    let key = |n: u32| {
+        if n.is_multiple_of(6) {
+            "often"
+        } else if n % 311 == 7 {
+            "seldom"
+        } else {
+            "other"
+        }
+    };
+    for batch in 0..40 {
+        let records = (0..400).map(|n| {
+            let n = batch * 400 + n;
+            Record {
+                value: Some(vec![b'x'; usize::try_from(n % 1100).unwrap()].into()),
+                ..record(Some(key(n)), "")
+            }
+        });
+        house.produce(ProduceRequest { records: records.collect(), ..to("t", 0, &[]) }).await.unwrap();
+    }
+    let expected =
+        |wanted: &str| (0..16_000).filter(|n| key(*n) == wanted).map(i64::from).collect::<Vec<_>>();
+    assert!(expected("often").len() > 2600);
+    index_all(&house);
+    assert!(indexes(&house).len() >= 6);
+    for round in 0..2 {
+        for key in ["often", "seldom", "other", "nobody"] {
+            let (found, looked_at) = read(&house, key).await;
+            assert_eq!(found, expected(key), "{key}, round {round}");
+            // 51 of them, or fewer than 16 KiB each, and the open segment.
+            assert!(round > 0 || key != "seldom" || looked_at < 2 << 20, "{looked_at}");
+        }
+        indexes(&house).iter().for_each(|path| house.disk.remove(path).unwrap());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_files_it_is_a_scan_and_a_start_makes_them_again() {
     let house = filled().await;

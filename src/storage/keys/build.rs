@@ -9,9 +9,9 @@
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use annals_wire::{header::BATCH_LEAD_LEN, slice::Batch};
+use annals_wire::{header::BATCH_LEAD_LEN, slice::Batch, v1::Codec};
 
-use super::{KEY_BYTES, LOG_SHARE, encode, fingerprint, postings::Postings};
+use super::{ANCHOR_STEP, KEY_BYTES, LOG_SHARE, NO_ANCHOR, encode, fingerprint, postings::Postings};
 use crate::storage::{
     partition::Partition,
     replace::{create_anew, temporary},
@@ -47,6 +47,7 @@ struct Build {
     /// Fingerprint and offset less the base of records since the last chunk.
     records: Vec<u64>,
     postings: Postings,
+    anchors: Vec<u32>,
 }
 
 impl Storage {
@@ -143,6 +144,7 @@ impl Build {
             position: DATA_START,
             records: Vec::new(),
             postings: Postings::default(),
+            anchors: Vec::new(),
         })
     }
 
@@ -172,14 +174,34 @@ impl Build {
             return Ok(());
         }
         let body = found.bytes.slice(BATCH_LEAD_LEN..);
-        let batch = Batch::parse(&body).and_then(Batch::unpacked).map_err(io::Error::other)?;
+        let batch = Batch::parse(&body).map_err(io::Error::other)?;
+        let flags = batch.header().attributes;
+        let anchored = flags.codec() == Some(Codec::Unspecified) && !flags.holes();
+        let batch = batch.unpacked().map_err(io::Error::other)?;
+        let mut at = 0;
         for record in batch.records().map_err(io::Error::other)? {
             let record = record.map_err(io::Error::other)?;
-            let Some(key) = record.key else { continue };
             let relative = u32::try_from(record.offset - self.segment.base).map_err(io::Error::other)?;
-            self.records.push(u64::from(fingerprint(key)) << 32 | u64::from(relative));
+            if anchored {
+                self.anchor(relative, at);
+                at = end_of(batch.payload(), record.as_bytes());
+            }
+            if let Some(key) = record.key {
+                self.records.push(u64::from(fingerprint(key)) << 32 | u64::from(relative));
+            }
         }
         Ok(())
+    }
+
+    /// The record of this offset begins there in its payload.
+    fn anchor(&mut self, relative: u32, at: usize) {
+        let (relative, step) = (u64::from(relative), ANCHOR_STEP);
+        if relative.is_multiple_of(step)
+            && let (Ok(index), Ok(at)) = (usize::try_from(relative / step), u32::try_from(at))
+        {
+            self.anchors.resize(index, NO_ANCHOR);
+            self.anchors.push(at);
+        }
     }
 
     /// Sorts what was read into the rest.
@@ -204,7 +226,8 @@ impl Build {
         let postings = std::mem::take(&mut self.postings);
         let offsets = u64::try_from(self.last_offset + 1 - segment.base).unwrap_or(0);
         let partition = segment.owner_bytes();
-        let file = encode(postings, segment.key_subject(&partition, self.file_crc32), segment.end(), offsets);
+        let subject = segment.key_subject(&partition, self.file_crc32);
+        let file = encode(postings, &self.anchors, subject, segment.end(), offsets);
         let disk = storage.disk();
         if disk.free_bytes()? < storage.options().keep_free_bytes + file.len() as u64 {
             return Err(io::ErrorKind::StorageFull.into());
@@ -216,4 +239,9 @@ impl Build {
         segment.set_key_hints(KeyHints::Fine);
         Ok(())
     }
+}
+
+/// Where a record whose body is this part of a payload ends in it.
+fn end_of(payload: &[u8], body: &[u8]) -> usize {
+    (body.as_ptr().addr() - payload.as_ptr().addr()) + body.len()
 }

@@ -7,8 +7,10 @@
 //! 2. **What is not listed is not there.** That is as sure as the checksums: the file names its partition, its segment's base and
 //!    generation and the crc of the segment's bytes, and every block has a crc of its own. On any doubt the segment is scanned,
 //!    and the index made again.
-//! 3. It takes at most a twentieth of the segment's bytes, or 12 bytes for each key, whichever is more, and 64 bytes.
-//! 4. It is never needed: a missing, torn or foreign file costs time. Recovery does not look at it.
+//! 3. It says of every [`ANCHOR_STEP`]th offset where its record begins in the payload of its batch, so that who looks for one record
+//!    need not step over all that lie before it. Who begins at an anchor has to arrive at the next.
+//! 4. It takes at most a twentieth of the segment's bytes, or 12 bytes for each key, whichever is more, and 64 bytes.
+//! 5. It is never needed: a missing, torn or foreign file costs time. Recovery does not look at it.
 //!
 //! # The file
 //!
@@ -25,13 +27,18 @@
 //! | 32 | 4 | number of keys |
 //! | 36 | 4 | number of blocks |
 //! | 40 | 4 | bytes of all blocks |
-//! | 44 | 4 | crc32 of whose segment it is (topic id, partition), of the bytes 0..44 and of the directory |
-//! | 48 | 8 each | directory: first fingerprint of a block (4), where it begins, counted from the first block (4) |
+//! | 44 | 4 | number of anchors |
+//! | 48 | 4 | crc32 of whose segment it is (topic id, partition), of the bytes 0..48 and of the directory |
+//! | 52 | 8 each | directory: first fingerprint of a block (4), where it begins, counted from the first block (4) |
 //! | … | … | blocks |
+//! | … | … | runs of 1,024 anchors, the last one shorter |
 //!
 //! A block: crc32 of the header's crc and of what follows (4), then entries by rising fingerprint, each
 //! `fingerprint less the one before (of the first: less the directory's, so 0) · number of granules · first granule ·
 //! distance of the next · ...`, all varints. Number 0 stands for a key that is nearly everywhere: all granules.
+//!
+//! A run of anchors: crc32 of the header's crc and of what follows (4), then for each 64th offset from the base on where the tag of
+//! its record is in the payload of its batch (4); the largest number where there is no such place: in a packed batch, or a hole.
 
 mod build;
 mod look;
@@ -49,9 +56,16 @@ use super::index::Owner;
 
 const MAGIC: [u8; 8] = *b"ANNLKEY1";
 const VERSION: u32 = 1;
-const CRC_AT: usize = 44;
+const CRC_AT: usize = 48;
 pub(crate) const HEADER_LEN: usize = CRC_AT + 4;
 const PLACE_LEN: usize = 8;
+/// Offsets between two anchors.
+pub(crate) const ANCHOR_STEP: u64 = 64;
+/// Anchors that are checked together.
+const ANCHOR_RUN: usize = 1024;
+const ANCHOR_LEN: usize = 4;
+/// There is no such place.
+const NO_ANCHOR: u32 = u32::MAX;
 /// A block ends behind the entry that reaches this size.
 const BLOCK_BYTES: usize = 4096;
 /// A larger file is not ours.
@@ -87,6 +101,7 @@ pub(crate) struct Head {
     keys: u32,
     directory: Vec<(u32, u32)>,
     blocks_len: u32,
+    anchors: u32,
 }
 
 /// What an index says about a key.
@@ -122,8 +137,8 @@ impl Head {
         if !ours {
             return None;
         }
-        let (shift, keys, _blocks, blocks_len) =
-            (header.get_u32_le(), header.get_u32_le(), header.get_u32_le(), header.get_u32_le());
+        let (shift, keys, _blocks) = (header.get_u32_le(), header.get_u32_le(), header.get_u32_le());
+        let (blocks_len, anchors) = (header.get_u32_le(), header.get_u32_le());
         let crc = header.get_u32_le();
         if checksum(subject, checked, directory) != crc || shift > 31 {
             return None;
@@ -134,7 +149,7 @@ impl Head {
         let sound = directory.iter().zip(directory.iter().skip(1)).all(follows)
             && directory.first().is_none_or(|first| first.1 == 0)
             && directory.last().is_none_or(|last| last.1 < blocks_len);
-        sound.then_some(Self { crc, shift, keys, directory, blocks_len })
+        sound.then_some(Self { crc, shift, keys, directory, blocks_len, anchors })
     }
 
     /// Where in the file the block lies that would hold a fingerprint, and the block's first one; `None`: no block does.
@@ -142,8 +157,41 @@ impl Head {
         let after = self.directory.partition_point(|place| place.0 <= fingerprint);
         let (first, from) = *self.directory.get(after.checked_sub(1)?)?;
         let until = self.directory.get(after).map_or(self.blocks_len, |next| next.1);
-        let begin = (HEADER_LEN + self.directory.len() * PLACE_LEN) as u64;
+        let begin = self.blocks_at();
         Some((begin + u64::from(from)..begin + u64::from(until), first))
+    }
+
+    fn blocks_at(&self) -> u64 {
+        (HEADER_LEN + self.directory.len() * PLACE_LEN) as u64
+    }
+
+    /// Where in the file the run of anchors lies that speaks of an offset, counted from the base; and all offsets it speaks of.
+    pub(crate) fn anchors_of(&self, relative: u64) -> Option<(Range<u64>, Range<u64>)> {
+        let index = relative / ANCHOR_STEP;
+        let run = index / ANCHOR_RUN as u64;
+        if index >= u64::from(self.anchors) {
+            return None;
+        }
+        let count = (u64::from(self.anchors) - run * ANCHOR_RUN as u64).min(ANCHOR_RUN as u64);
+        let begin =
+            self.blocks_at() + u64::from(self.blocks_len) + run * (4 + ANCHOR_RUN * ANCHOR_LEN) as u64;
+        let first = run * ANCHOR_RUN as u64 * ANCHOR_STEP;
+        Some((begin..begin + 4 + count * ANCHOR_LEN as u64, first..first + count * ANCHOR_STEP))
+    }
+
+    /// The anchors of a run; `None` on any doubt.
+    pub(crate) fn anchors<'a>(
+        &self,
+        run: &'a [u8],
+        first: u64,
+    ) -> Option<impl Iterator<Item = (u64, u32)> + use<'a>> {
+        let (crc, anchors) = run.split_first_chunk()?;
+        if block_crc(self.crc, anchors) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let places = anchors.as_chunks().0.iter().map(|place| u32::from_le_bytes(*place));
+        let offsets = (0..).map(move |index: u64| first + index * ANCHOR_STEP);
+        Some(offsets.zip(places).filter(|anchor| anchor.1 != NO_ANCHOR))
     }
 
     /// What a block says about a fingerprint; `None` on any doubt.
@@ -206,20 +254,31 @@ fn block_crc(head: u32, entries: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The bytes of an index: the finest that may be, of a log of so many bytes and offsets.
-pub(crate) fn encode(mut postings: Postings, subject: Subject<'_>, log_bytes: u64, offsets: u64) -> Vec<u8> {
+/// The bytes of an index: the finest that may be, of a log of so many bytes and offsets. `anchors` are of every
+/// [`ANCHOR_STEP`]th offset.
+pub(crate) fn encode(
+    mut postings: Postings,
+    mut anchors: &[u32],
+    subject: Subject<'_>,
+    log_bytes: u64,
+    offsets: u64,
+) -> Vec<u8> {
     loop {
         let granules = offsets >> postings.shift();
-        let file = write(&postings, subject, granules);
+        let file = write(&postings, anchors, subject, granules);
         let most = (log_bytes / LOG_SHARE).max(KEY_BYTES * postings.keys() as u64) + FIXED_BYTES;
-        if file.len() as u64 <= most || postings.shift() == 31 {
+        if file.len() as u64 <= most || (postings.shift() == 31 && anchors.is_empty()) {
             return file;
         }
-        postings = postings.coarser();
+        if postings.shift() == 31 {
+            anchors = &[];
+        } else {
+            postings = postings.coarser();
+        }
     }
 }
 
-fn write(postings: &Postings, subject: Subject<'_>, granules: u64) -> Vec<u8> {
+fn write(postings: &Postings, anchors: &[u32], subject: Subject<'_>, granules: u64) -> Vec<u8> {
     let mut directory = Vec::new();
     let mut blocks = Vec::new();
     let (mut begin, mut before) = (0, 0);
@@ -255,6 +314,7 @@ fn write(postings: &Postings, subject: Subject<'_>, granules: u64) -> Vec<u8> {
     file.put_u32_le(fits(postings.keys()));
     file.put_u32_le(fits(starts.len()));
     file.put_u32_le(fits(blocks.len()));
+    file.put_u32_le(fits(anchors.len()));
     let crc = checksum(subject, &file, &directory);
     file.put_u32_le(crc);
     file.extend_from_slice(&directory);
@@ -263,6 +323,11 @@ fn write(postings: &Postings, subject: Subject<'_>, granules: u64) -> Vec<u8> {
         let block = blocks.get(*begin + 4..end).unwrap_or_default();
         file.put_u32_le(block_crc(crc, block));
         file.extend_from_slice(block);
+    }
+    for run in anchors.chunks(ANCHOR_RUN) {
+        let run: Vec<u8> = run.iter().flat_map(|at| at.to_le_bytes()).collect();
+        file.put_u32_le(block_crc(crc, &run));
+        file.extend_from_slice(&run);
     }
     file
 }

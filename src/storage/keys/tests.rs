@@ -63,7 +63,8 @@ proptest! {
         log_bytes in 0_u64..100_000,
     ) {
         let offsets = records.last().map_or(0, |last| u64::from(last.1) + 1);
-        let file = encode(postings(&records, chunks), SUBJECT, log_bytes, offsets);
+        let anchors: Vec<u32> = (0..u32::try_from(offsets.div_ceil(ANCHOR_STEP)).unwrap()).map(|n| n * 7).collect();
+        let file = encode(postings(&records, chunks), &anchors, SUBJECT, log_bytes, offsets);
         let keys: BTreeSet<u32> = records.iter().map(|record| record.0).collect();
         let most = (log_bytes / LOG_SHARE).max(KEY_BYTES * keys.len() as u64) + FIXED_BYTES;
         prop_assert!(file.len() as u64 <= most, "{} of {most}", file.len());
@@ -83,7 +84,7 @@ proptest! {
         for (key, offset) in &records {
             truth.entry(*key).or_default().insert(u64::from(*offset));
         }
-        let file = encode(postings(&records, chunks), SUBJECT, 1 << 30, 1 << 20);
+        let file = encode(postings(&records, chunks), &[], SUBJECT, 1 << 30, 1 << 20);
         for (key, offsets) in truth {
             let Some(Found::Ranges(ranges)) = look(&file, key) else { panic!("key {key}") };
             prop_assert_eq!(ranges.into_iter().flatten().collect::<BTreeSet<_>>(), offsets);
@@ -103,16 +104,17 @@ proptest! {
             start[8..12].copy_from_slice(&VERSION.to_le_bytes());
         }
         let _nothing = look(&bytes, key);
-        let head = Head { crc: 1, shift: 31, keys: 1, directory: vec![(0, 0)], blocks_len: 9 };
+        let head = Head { crc: 1, shift: 31, keys: 1, directory: vec![(0, 0)], blocks_len: 9, anchors: 3 };
         let sealed = [&block_crc(1, &bytes).to_le_bytes()[..], &bytes].concat();
         let _nothing = head.find(&sealed, 0, key);
+        let _nothing = head.anchors(&sealed, u64::from(key)).map(Iterator::count);
     }
 }
 
 #[test]
 fn one_bit_more_or_less_is_doubt_and_never_absence() {
     let records: Records = (0..3000).map(|n| (n * n % 700, n)).collect();
-    let file = encode(postings(&records, 1), SUBJECT, 1 << 20, 3000);
+    let file = encode(postings(&records, 1), &[], SUBJECT, 1 << 20, 3000);
     let keys = [0, 1, 4, 9, 699];
     let truth = keys.map(|key| look(&file, key));
     let mut spoilt = file.clone();
@@ -134,9 +136,35 @@ fn one_bit_more_or_less_is_doubt_and_never_absence() {
     }
 }
 
+fn anchors_at(file: &[u8], relative: u64) -> Option<Vec<(u64, u32)>> {
+    let head = Head::read(file, SUBJECT)?;
+    let (place, offsets) = head.anchors_of(relative)?;
+    let run = file.get(usize::try_from(place.start).unwrap()..usize::try_from(place.end).unwrap())?;
+    Some(head.anchors(run, offsets.start)?.collect())
+}
+
+#[test]
+fn anchors_are_found_by_offset_or_doubted() {
+    let truth = |n: u32| (u64::from(n) * ANCHOR_STEP, n * 11);
+    let mut anchors: Vec<u32> = (0..2500).map(|n| truth(n).1).collect();
+    anchors[1030] = NO_ANCHOR;
+    let file = encode(postings(&vec![(1, 1)], 1), &anchors, SUBJECT, 1 << 20, 160_000);
+    for (offset, run) in [(0, 0..1024), (65_535, 0..1024), (65_536, 1024..2048), (159_999, 2048..2500)] {
+        let expected: Vec<_> = run.filter(|n| *n != 1030).map(truth).collect();
+        assert_eq!(anchors_at(&file, offset), Some(expected), "{offset}");
+    }
+    assert_eq!(anchors_at(&file, 160_000), None, "behind the last");
+    let mut spoilt = file.clone();
+    let last = spoilt.len() - 1;
+    spoilt[last] ^= 1;
+    assert_eq!(anchors_at(&spoilt, 159_999), None);
+    assert_eq!(anchors_at(&spoilt, 0), anchors_at(&file, 0), "each run is checked by itself");
+    assert_eq!(anchors_at(&file[..last], 159_999), None);
+}
+
 #[test]
 fn another_segment_s_index_is_none() {
-    let file = encode(postings(&vec![(1, 1)], 1), SUBJECT, 1 << 20, 3);
+    let file = encode(postings(&vec![(1, 1)], 1), &[], SUBJECT, 1 << 20, 3);
     assert!(Head::read(&file, SUBJECT).is_some());
     let owner = SUBJECT.owner;
     for other in [
@@ -152,7 +180,7 @@ fn another_segment_s_index_is_none() {
 #[test]
 fn a_key_that_is_nearly_everywhere_takes_no_room() {
     let everywhere: Records = (0..10_000).map(|n| (u32::from(n % 2 == 0), n)).collect();
-    let file = encode(postings(&everywhere, 3), SUBJECT, 1 << 20, 10_000);
+    let file = encode(postings(&everywhere, 3), &[], SUBJECT, 1 << 20, 10_000);
     assert!(file.len() < 100, "{}", file.len());
     assert_eq!(look(&file, 0), Some(Found::Everywhere));
     assert_eq!(look(&file, 5), Some(Found::Nowhere));
@@ -160,7 +188,7 @@ fn a_key_that_is_nearly_everywhere_takes_no_room() {
 
 #[test]
 fn an_empty_index_says_that_there_is_nothing() {
-    let file = encode(Postings::default(), SUBJECT, 0, 0);
+    let file = encode(Postings::default(), &[], SUBJECT, 0, 0);
     assert_eq!(file.len(), HEADER_LEN);
     assert_eq!(look(&file, 1), Some(Found::Nowhere));
 }

@@ -32,7 +32,7 @@ fn example_keys() -> Vec<u8> {
     let subject = keys::Subject { owner, base: 0, file_crc32: 0xF8F3_5E69 };
     let record = |(offset, key): (u64, &[u8])| u64::from(keys::fingerprint(key)) << 32 | offset;
     let records = [(0, &b"LX-1"[..]), (1, b"LX-2"), (2, b"LX-1")];
-    keys::encode(keys::Postings::of(&mut records.map(record), 0), subject, 1 << 20, 3)
+    keys::encode(keys::Postings::of(&mut records.map(record), 0), &[0], subject, 1 << 20, 3)
 }
 
 /// A line of a block.
