@@ -44,6 +44,7 @@ mod produce;
 mod producers;
 mod rates;
 mod read;
+mod reset;
 mod settle;
 mod sift;
 mod sorter;

@@ -1,7 +1,7 @@
-//! Asking before something is destroyed.
+//! Asking before something is destroyed or moved.
 //!
 //! On a terminal a person is asked; in a pipe nobody can be, so there `--yes` is needed. `--dry-run` shows the rows that
-//! would go, the very table the real run prints, and ends with 8 if there are any.
+//! would go or change, the very table the real run prints, and ends with 8 if there are any.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -15,7 +15,7 @@ pub(crate) struct Destroy {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Only show what would be deleted; ends with 8 if there is anything
+    /// Only show what would go or change; ends with 8 if there is anything
     #[arg(long, conflicts_with = "yes")]
     pub(crate) dry_run: bool,
 }
@@ -33,7 +33,7 @@ impl Destroy {
         // On a thread of its own, so that Ctrl-C still ends the command.
         match tokio::task::spawn_blocking(move || ask(&question)).await {
             Ok(true) => Ok(()),
-            _ => Err(Failure::new(Exit::Failed, "nothing was deleted")),
+            _ => Err(Failure::new(Exit::Failed, "nothing was changed")),
         }
     }
 }

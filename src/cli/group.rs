@@ -11,11 +11,12 @@ use super::{
     exit::{Exit, Failure},
     format::Format,
     out::{Out, talk},
+    reset::{Reset, reset},
     rows::{Cell, Rows, span},
     stats::{self, Shown},
 };
 
-/// See where groups stand, and delete them
+/// See where groups stand, move and delete them
 #[derive(Args, Debug)]
 pub(crate) struct Group {
     #[command(subcommand)]
@@ -27,6 +28,7 @@ enum Command {
     List(List),
     Describe(Describe),
     Watch(Watch),
+    Reset(Reset),
     Delete(Delete),
 }
 
@@ -88,6 +90,7 @@ pub(crate) fn run(args: &Group) -> Result<Exit, Failure> {
         Command::List(args) => connect::run(list(args)),
         Command::Describe(args) => connect::run(describe(args)),
         Command::Watch(args) => connect::run(watch(args)),
+        Command::Reset(args) => connect::run(reset(args)),
         Command::Delete(args) => connect::run(delete(args)),
     }
 }

@@ -28,6 +28,7 @@ mod produce;
 mod progress;
 mod reference;
 mod replay;
+mod reset;
 mod rows;
 mod serve;
 mod stats;

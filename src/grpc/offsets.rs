@@ -3,8 +3,8 @@
 use annals_wire::v1::{self, offset_service_server::OffsetService};
 use tonic::{Request, Response, Status};
 
-use super::{Services, convert};
-use crate::broker::Commit;
+use super::{Services, convert, refusal::Refusal};
+use crate::broker::{Commit, Reset, ResetTo};
 
 #[tonic::async_trait]
 impl OffsetService for Services {
@@ -57,5 +57,33 @@ impl OffsetService for Services {
             offsets: offsets.collect(),
             topic_id: convert::id(found.topic_id),
         }))
+    }
+
+    async fn reset_offsets(
+        &self,
+        request: Request<v1::ResetOffsetsRequest>,
+    ) -> Result<Response<v1::ResetOffsetsResponse>, Status> {
+        use v1::reset_offsets_request::To;
+        let asked = request.into_inner();
+        let to = match asked.to {
+            None => return Err(Refusal::argument("to", "it is required: where to move the group").into()),
+            Some(To::Offset(offset)) => ResetTo::Offset(offset),
+            Some(To::TimestampMs(time)) => ResetTo::Timestamp(time),
+            Some(To::Earliest(true)) => ResetTo::Earliest,
+            Some(To::Earliest(false)) => ResetTo::Latest,
+            Some(To::Shift(by)) => ResetTo::Shift(by),
+            Some(To::LastRecords(count)) => ResetTo::LastRecords(count),
+        };
+        let v1::ResetOffsetsRequest { group, topic, partitions, dry_run, .. } = asked;
+        let moves = self.broker.reset_offsets(Reset { group, topic, partitions, to, dry_run }).await?;
+        let moves = moves.into_iter().map(|one| v1::OffsetMove {
+            partition: one.partition,
+            from_offset: one.from_offset,
+            to_offset: one.to_offset,
+            records_reread: one.records_reread,
+            records_skipped: one.records_skipped,
+            leader_epoch: one.leader_epoch,
+        });
+        Ok(Response::new(v1::ResetOffsetsResponse { moves: moves.collect() }))
     }
 }

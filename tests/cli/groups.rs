@@ -178,4 +178,49 @@ fn a_group_with_members_is_not_moved_by_who_is_none() {
     assert_eq!(ran.code, 6, "{ran:?}");
     assert_eq!(member.interrupt(), Some(130));
     server.ok(&["group", "delete", "g", "--yes"], b"");
+#[test]
+fn a_reset_moves_what_its_dry_run_says() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders", "--partitions", "2"], b"");
+    server.ok(&["produce", "orders", "-p", "0"], &numbers(0..10));
+    server.ok(&["produce", "orders", "-p", "1"], &numbers(0..4));
+    server.ok(&["consume", "orders", "-g", "billing", "-p", "0", "-n", "6"], b"");
+    let reset =
+        |to: &str, how: &str| server.run(&["group", "reset", "billing", "-t", "orders", "--to", to, how]);
+    for (to, moved) in [
+        ("start", vec![(0, Some(6), 0, 6, 0), (1, None, 0, 0, 0)]),
+        ("end", vec![(0, Some(0), 10, 0, 10), (1, Some(0), 4, 0, 4)]),
+        ("-3", vec![(0, Some(10), 7, 3, 0), (1, Some(4), 1, 3, 0)]),
+        ("+2", vec![(0, Some(7), 9, 0, 2), (1, Some(1), 3, 0, 2)]),
+        ("@-1h", vec![(0, Some(9), 0, 9, 0), (1, Some(3), 0, 3, 0)]),
+        ("3", vec![(0, Some(0), 3, 0, 3), (1, Some(0), 3, 0, 3)]),
+    ] {
+        let dry = reset(to, "--dry-run");
+        assert_eq!(dry.code, 8, "{to}: {}", dry.said);
+        let real = reset(to, "--yes");
+        assert_eq!(real.code, 0, "{to}: {}", real.said);
+        assert_eq!(real.printed, dry.printed, "the same table");
+        let rows: Vec<_> = json_lines(&real.printed)
+            .iter()
+            .map(|row| {
+                let number = |name: &str| row[name].as_i64().unwrap();
+                (
+                    number("partition"),
+                    row["from"].as_i64(),
+                    number("to"),
+                    number("records_reread"),
+                    number("records_skipped"),
+                )
+            })
+            .collect();
+        assert_eq!(rows, moved, "{to}");
+        // Nothing is left to move.
+        if to != "+2" {
+            let again = reset(to, "--dry-run");
+            assert_eq!((again.code, again.printed.len()), (0, 0));
+        }
+    }
+    assert_eq!(json_lines(&server.ok(&["consume", "orders", "-g", "billing"], b"")).len(), 8);
+    let unasked = server.run(&["group", "reset", "billing", "-t", "orders", "--to", "start"]);
+    assert_eq!(unasked.code, 2, "in a pipe nobody can be asked: {}", unasked.said);
 }

@@ -9,6 +9,7 @@ mod groups;
 mod harness;
 mod pipes;
 mod refusals;
+mod replay;
 mod round_trips;
 mod sockets;
 mod starts;

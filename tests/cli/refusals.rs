@@ -31,8 +31,12 @@ fn usage_is_two() {
     fails(&server, &["topic", "create", "t", "--partitions", "0"], b"", 2, &["0"]);
     fails(&server, &["topic", "create", "t", "--segment-bytes", "1"], b"", 2, &["segment_bytes"]);
     fails(&server, &["topic", "alter", "t"], b"", 2, &["--partitions"]);
-    fails(&server, &["replay", "t", "start..end"], b"", 2, &["--dry-run"]);
     server.ok(&["topic", "create", "t"], b"");
+    fails(&server, &["replay", "t", "--resume"], b"", 2, &["--resume=FILE"]);
+    fails(&server, &["replay", "t", "--into", "t"], b"", 2, &["itself"]);
+    fails(&server, &["replay", "t", "--into", "u", "--resume=file"], b"", 2, &["--resume"]);
+    fails(&server, &["replay", "t", "--speed", "fast"], b"", 2, &["10x"]);
+    fails(&server, &["replay", "t", "5"], b"", 2, &["FROM..TO"]);
     fails(&server, &["consume", "t", "-o", "+5"], b"", 2, &["-g"]);
     fails(&server, &["topic", "delete", "t"], b"", 2, &["--yes", "--dry-run"]);
     assert_eq!(annals(&["frobnicate"]).status().unwrap().code(), Some(2));

@@ -259,4 +259,23 @@ impl Client {
         .await?;
         Ok(())
     }
+
+    /// Moves a group that has no live members, or says what that would do.
+    ///
+    /// Repeated when the answer got lost, unless it moves the group from where it stands: that would move it twice.
+    pub async fn reset_offsets(&self, request: v1::ResetOffsetsRequest) -> Result<Vec<v1::OffsetMove>> {
+        let relative = matches!(request.to, Some(v1::reset_offsets_request::To::Shift(_)));
+        let safety = if relative && !request.dry_run { Repeat::IfRefused } else { Repeat::Safe };
+        let moved = self
+            .call(safety, |channel| {
+                let request = request.clone();
+                async move {
+                    let mut offsets =
+                        OffsetServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+                    offsets.reset_offsets(request).await
+                }
+            })
+            .await?;
+        Ok(moved.moves)
+    }
 }

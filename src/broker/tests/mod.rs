@@ -10,6 +10,7 @@ mod produce;
 mod producers;
 mod rates;
 mod reads;
+mod resets;
 mod steps;
 mod storm;
 mod subscribe;

@@ -386,6 +386,10 @@ impl OffsetService for Fake {
             (0..partitions).map(|partition| v1::PartitionOffsets { partition, ..Default::default() });
         Ok(Response::new(v1::ListOffsetsResponse { offsets: offsets.collect(), ..Default::default() }))
     }
+
+    async fn reset_offsets(&self, _: Request<v1::ResetOffsetsRequest>) -> Reply<v1::ResetOffsetsResponse> {
+        Err(Status::unimplemented("not in this test"))
+    }
 }
 
 #[tonic::async_trait]
