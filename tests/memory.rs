@@ -156,7 +156,7 @@ async fn member_of(channel: Channel, group: String) -> Streaming<v1::ConsumeResp
     let (sender, receiver) = mpsc::channel(4);
     // It says nothing while the others join.
     let config = Some(v1::GroupConfig { session_timeout_ms: 600_000, ..Default::default() });
-    let make = v1::CreateGroupRequest { group: group.clone(), config };
+    let make = v1::CreateGroupRequest { group: group.clone(), config, shadow: None };
     GroupServiceClient::new(channel.clone()).create_group(make).await.unwrap();
     let join = v1::ConsumeJoin {
         group: group.clone(),

@@ -255,6 +255,11 @@ pub enum Error {
         /// What to do about it.
         way_out: &'static str,
     },
+    /// The group replays history, and a step would store what was made of that.
+    ShadowGroup {
+        /// Name.
+        group: String,
+    },
     /// A group of this name exists with other settings.
     GroupExists {
         /// Name.
@@ -307,6 +312,7 @@ impl Error {
             Self::MemberNameInUse { .. } => "MEMBER_NAME_IN_USE",
             Self::GroupHasMembers { .. } => "GROUP_HAS_MEMBERS",
             Self::GroupExists { .. } => "GROUP_EXISTS",
+            Self::ShadowGroup { .. } => "SHADOW_GROUP",
             Self::LimitReached { .. } => "LIMIT_REACHED",
             Self::ShuttingDown { .. } => "SHUTTING_DOWN",
         }
@@ -442,6 +448,10 @@ impl fmt::Display for Error {
                 f,
                 "group {group:?} has {members} live member{}. {way_out}; see: annals group describe {group}",
                 if *members == 1 { "" } else { "s" }
+            ),
+            Self::ShadowGroup { group } => write!(
+                f,
+                "group {group:?} replays history, and this step would store outputs again. Nothing was stored or committed; if that is what you want, make the group with allow_outputs (annals replay --into-group NAME --allow-outputs)"
             ),
             Self::GroupExists { group, differs } => {
                 write!(f, "group {group:?} exists with other settings: {differs}. See: annals group describe {group}")

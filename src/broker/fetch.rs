@@ -84,6 +84,7 @@ impl Broker {
             accept: call.accept_codecs,
             skip_damaged: call.skip_damaged,
             filter: call.filter.clone(),
+            until: None,
         };
         let min_bytes = usize::try_from(call.min_bytes).unwrap_or(usize::MAX).clamp(1, poll.budget);
         let patience = Patience { min_bytes, deadline };

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Bytes of an entry that sets a group up, beside its name and its filter.
-const SETTINGS_BYTES: u64 = 256;
+pub(super) const SETTINGS_BYTES: u64 = 256;
 
 /// A group as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +175,10 @@ impl Broker {
         Ok((self.described(groups, name)?, number))
     }
 
-    async fn configured(&self, decided: Result<(GroupInfo, u64), Error>) -> Result<GroupInfo, Error> {
+    pub(super) async fn configured(
+        &self,
+        decided: Result<(GroupInfo, u64), Error>,
+    ) -> Result<GroupInfo, Error> {
         match decided {
             Ok((group, number)) => {
                 self.written(number).await?;
@@ -204,7 +207,7 @@ impl Broker {
         }
     }
 
-    fn described(&self, groups: &Groups, name: &str) -> Result<GroupInfo, Error> {
+    pub(super) fn described(&self, groups: &Groups, name: &str) -> Result<GroupInfo, Error> {
         let group = groups.get(name).ok_or_else(|| group_not_found(groups, name))?;
         let sessions = self.truth.sessions.lock();
         let topics = self.truth.topics.lock();
@@ -283,7 +286,7 @@ impl GroupChange {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(super) fn check_name(name: &str) -> Result<(), Error> {
     check_group_name(name).map_err(|error| Error::InvalidName {
         field: "group",
         name: name.chars().take(64).collect(),

@@ -29,6 +29,8 @@ pub(crate) struct ReadRules {
     pub(crate) skip_damaged: bool,
     /// `None` = everything is sent.
     pub(crate) filter: Option<Arc<Filter>>,
+    /// Nothing is sent from this offset on: it is as good as the high watermark. `None` = there is no such offset.
+    pub(crate) until: Option<i64>,
 }
 
 impl CodecSet {
@@ -51,8 +53,8 @@ pub(crate) fn read(
     max_bytes: usize,
     rules: &ReadRules,
 ) -> Result<Slice, Error> {
-    if let Some(filter) = &rules.filter {
-        return sift(topic, lane, from, max_bytes, rules, filter);
+    if rules.filter.is_some() || rules.until.is_some() {
+        return sift(topic, lane, from, max_bytes, rules);
     }
     let mut budget = max_bytes;
     let mut read = stored(lane, from, &mut budget, rules.skip_damaged)

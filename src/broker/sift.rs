@@ -1,4 +1,5 @@
-//! A filtered read of one partition: what a filter lets through, as batches of their own, and how far was looked.
+//! A read of one partition that leaves something out: what a filter lets through, or what lies before an end, as batches of their
+//! own, and how far was looked.
 //!
 //! 1. The records are exactly those an unfiltered read would bring and the filter admits, with the same bytes and offsets.
 //! 2. Whether or not anything matches, `next_offset` says how far was looked: from there to `start_offset` nothing that the
@@ -46,14 +47,14 @@ pub(crate) fn sift(
     from: i64,
     max_bytes: usize,
     rules: &ReadRules,
-    filter: &Filter,
 ) -> Result<Slice, Error> {
     standing(topic, lane, from)?;
     let run = || {
         let mut sieve = Sieve {
             lane,
             rules,
-            filter,
+            filter: rules.filter.as_deref(),
+            until: rules.until.unwrap_or(i64::MAX),
             budget: max_bytes,
             next_offset: from,
             looked_at: 0,
@@ -106,7 +107,8 @@ enum Go {
 struct Sieve<'a> {
     lane: &'a Lane,
     rules: &'a ReadRules,
-    filter: &'a Filter,
+    filter: Option<&'a Filter>,
+    until: i64,
     budget: usize,
     next_offset: i64,
     looked_at: usize,
@@ -133,7 +135,7 @@ impl Sieve<'_> {
                         places: places.ranges.get(index..).unwrap_or_default(),
                         anchors: &places.anchors,
                         // The storage lends what it wrote or verified; a batch for a record or two is not summed up again.
-                        verified: few && self.filter.key().is_some(),
+                        verified: few && self.filter.is_some_and(|filter| filter.key().is_some()),
                     };
                     if self.looked_at >= LOOK_BYTES || self.step(looks, few, places.until)? != Go::On {
                         return Ok(());
@@ -150,12 +152,13 @@ impl Sieve<'_> {
     /// Where to look.
     fn places(&mut self) -> Places {
         let partition = &self.lane.partition;
-        if let Some(key) = self.filter.key() {
-            let places = partition.places(key, self.next_offset, PLACES);
+        if let Some(key) = self.filter.and_then(Filter::key) {
+            let mut places = partition.places(key, self.next_offset, PLACES);
             self.looked_at += places.read;
+            places.end_at(self.until);
             return places;
         }
-        let until = partition.high_watermark();
+        let until = partition.high_watermark().min(self.until);
         Places {
             ranges: std::iter::once(self.next_offset..until).collect(),
             until,
@@ -187,7 +190,8 @@ impl Sieve<'_> {
                     break 'all;
                 }
                 // What lies before an anchor is not looked at.
-                self.looked_at += if few { batch.bytes.len().min(ANCHORED) } else { batch.bytes.len() };
+                let anchored = few && !looks.anchors.is_empty();
+                self.looked_at += if anchored { batch.bytes.len().min(ANCHORED) } else { batch.bytes.len() };
                 if !self.batch(&batch, looks)? {
                     go = Go::Full;
                     break 'all;
@@ -206,6 +210,15 @@ impl Sieve<'_> {
 
     /// Takes what is wanted of a batch; false = it would be too much, and `next_offset` is where to go on.
     fn batch(&mut self, batch: &Batch, looks: Looks<'_>) -> Result<bool, Damage> {
+        let next = batch.header.next_offset().unwrap_or(i64::MAX);
+        let accepted = self.rules.accept.accepts(batch.header.attributes);
+        if self.filter.is_none()
+            && batch.header.base_offset >= self.next_offset
+            && next <= self.until
+            && accepted
+        {
+            return Ok(self.put(batch.header.base_offset, &[], std::slice::from_ref(&batch.bytes)));
+        }
         let unpacked = if batch.header.attributes.codec() == Some(Codec::Unspecified) {
             None
         } else {
@@ -220,7 +233,7 @@ impl Sieve<'_> {
         let (key, from) = (self.lane.partition.key(), self.next_offset);
         let pick = |looks| {
             pick(&header, &payload, &key.topic, key.partition, looks, |record| {
-                record.offset >= from && self.filter.admits(record)
+                record.offset >= from && self.filter.is_none_or(|filter| filter.admits(record))
             })
         };
         let mut picked = pick(looks);
@@ -229,7 +242,7 @@ impl Sieve<'_> {
             picked = pick(Looks { anchors: &[], verified: false, ..looks });
         }
         match (picked.map_err(|_| batch.damage())?, unpacked) {
-            (Picked::Whole, Some(plain)) if !self.rules.accept.accepts(batch.header.attributes) => {
+            (Picked::Whole, Some(plain)) if !accepted => {
                 Ok(self.put(header.base_offset, &plain.prefix, &[plain.payload]))
             }
             (Picked::Whole, _) => Ok(self.put(header.base_offset, &[], std::slice::from_ref(&batch.bytes))),

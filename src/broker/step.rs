@@ -163,6 +163,9 @@ impl Broker {
     fn judge_step(&self, step: &Checked) -> Result<(), Error> {
         let Some(commit) = &step.commit else { return Ok(()) };
         let groups = self.truth.groups.lock();
+        if !step.outputs.is_empty() {
+            Self::check_outputs(&groups, &commit.group)?;
+        }
         self.judge_commit(&groups, commit.clone()).map(drop)
     }
 
@@ -181,6 +184,9 @@ impl Broker {
             return Ok(Outcome::Before(done));
         }
         let mut groups = self.truth.groups.lock();
+        if let Some(commit) = step.commit.as_ref().filter(|_| !step.outputs.is_empty()) {
+            Self::check_outputs(&groups, &commit.group).map_err(Refused::Error)?;
+        }
         let judged = step.commit.clone().map(|commit| self.judge_commit(&groups, commit)).transpose();
         let commit = match judged.map_err(Refused::Error)? {
             Some(Judged::News(entry)) => Some(Body::OffsetsCommitted(entry)),

@@ -99,6 +99,7 @@ impl Broker {
                 accept: call.accept_codecs,
                 skip_damaged: call.skip_damaged,
                 filter: call.filter,
+                until: None,
             },
             max_bytes: self.response_budget(call.max_bytes),
             drain: self.drain.subscribe(),

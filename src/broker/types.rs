@@ -337,55 +337,6 @@ pub struct CommitPosition {
     pub assignment_epoch: u32,
 }
 
-/// A move of a group that has no members.
-#[derive(Clone, Debug)]
-pub struct Reset {
-    /// Group; made if it is new.
-    pub group: String,
-    /// Topic name.
-    pub topic: String,
-    /// Partitions; none = all of the topic.
-    pub partitions: Vec<u32>,
-    /// Where to.
-    pub to: ResetTo,
-    /// Only say what it would do.
-    pub dry_run: bool,
-}
-
-/// Where a group is moved to. What a partition does not reach means its nearest end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResetTo {
-    /// This offset.
-    Offset(i64),
-    /// The first record of this time or later; the high watermark if there is none.
-    Timestamp(i64),
-    /// The first offset kept.
-    Earliest,
-    /// The high watermark.
-    Latest,
-    /// So many offsets before the high watermark.
-    LastRecords(u32),
-    /// So many offsets from where it stands, backwards if negative; where it has not committed, from the first offset kept.
-    Shift(i64),
-}
-
-/// How a group moves in one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OffsetMove {
-    /// Partition.
-    pub partition: u32,
-    /// Where it stood; `None` = it had not committed.
-    pub from_offset: Option<i64>,
-    /// Where it stands now, or would.
-    pub to_offset: i64,
-    /// Offsets that will be read again.
-    pub records_reread: i64,
-    /// Offsets that will not be read.
-    pub records_skipped: i64,
-    /// Leader epoch of the broker.
-    pub leader_epoch: u32,
-}
-
 /// What a group has committed in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {

@@ -8,26 +8,31 @@
 //! come in order; with `--speed` those of all partitions by their times.
 
 mod copy;
+mod count;
 mod pace;
 mod place;
 mod print;
+mod shadow;
 mod source;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
-use annals_client::{Client, Filter, Records, v1};
+use annals_client::{Client, Records, v1};
 use clap::Args;
 use prost::Message as _;
 
 use self::{
     copy::Copy,
+    count::count,
     pace::{Pace, Speed},
     place::Place,
     print::Print,
+    shadow::shadow,
     source::{Piece, Source, Span},
 };
 use super::{
@@ -37,23 +42,23 @@ use super::{
     format::{Format, Headers, View},
     out::{Out, Reader, talk},
     plan::plan,
-    position::Range,
+    position::{Range, milliseconds},
     progress::Progress,
-    rows::{Cell, Rows},
 };
 use crate::clock::{Clock as _, SystemClock};
 
 const EXAMPLE: &str = "Example:\n  annals replay orders @-10m..end --dry-run";
 
-const LONG: &str = "Replay a range of history: print it, or copy it into another topic.
+const LONG: &str = "Replay a range of history: print it, copy it into another topic, or give it to a group of its own.
 
 The range is fixed when the replay begins. POSITION is one of: start, end, 42 (this offset), -10 (so many before the end), @-1h, \
 @2026-11-01T00:00Z.
 
 Stop it with Ctrl-C. To standard output, --resume=FILE keeps where it stands in FILE and goes on from there: nothing is left out, and what was \
-printed last may be printed again. With --into, each record is stored once, whatever is killed: run it again with --resume until it ends.";
+printed last may be printed again. With --into, each record is stored once, whatever is killed: run it again with --resume until it ends. With --into-group the server keeps the range for members of a \
+new group, up to where it ends: annals consume TOPIC -g GROUP, or any client that joins it.";
 
-/// Replay a range of history: print it, or copy it into another topic
+/// Replay a range of history: print it, copy it into another topic, or give it to a group of its own
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE, long_about = LONG)]
 pub(crate) struct Replay {
@@ -73,6 +78,15 @@ pub(crate) struct Replay {
     /// Copy the records into this topic, with their keys, headers and times
     #[arg(long, value_name = "TOPIC")]
     into: Option<String>,
+    /// Give the range to a new group of this name, which groups at work do not notice
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["into", "dry_run", "speed", "resume"])]
+    into_group: Option<String>,
+    /// Without commits for so long the new group is removed: 90s, 12h, 7d
+    #[arg(long, value_name = "TIME", default_value = "7d", requires = "into_group")]
+    ttl: Ttl,
+    /// Members of the new group may store what they make of the records, as if they came for the first time
+    #[arg(long, requires = "into_group")]
+    allow_outputs: bool,
     /// As far apart as they once were, or so many times closer: 1x, 10x
     #[arg(long, value_name = "SPEED")]
     speed: Option<Speed>,
@@ -90,6 +104,9 @@ pub(crate) fn run(args: &Replay) -> Result<Exit, Failure> {
     if args.dry_run {
         return connect::run(count(args));
     }
+    if let Some(group) = &args.into_group {
+        return connect::run(shadow(args, group));
+    }
     connect::run_to_end(async |mut interrupt| {
         let begun = tokio::select! {
             begun = Run::begin(args) => begun?,
@@ -97,6 +114,19 @@ pub(crate) fn run(args: &Replay) -> Result<Exit, Failure> {
         };
         begun.run(interrupt).await
     })
+}
+
+/// How long a group lives without commits, milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Ttl(u64);
+
+impl FromStr for Ttl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ms = milliseconds(text)?;
+        u64::try_from(ms).map(Self).map_err(|_| format!("\"{text}\" is less than nothing"))
+    }
 }
 
 /// The range in each partition, as it is now.
@@ -422,56 +452,4 @@ fn how_to_go_on(args: &Replay) -> String {
         (None, Some(file)) => format!("Go on with the same command: {file} says where"),
         (None, None) => "To be able to go on another time: --resume=FILE".to_owned(),
     }
-}
-
-/// What a partition's range holds.
-#[derive(Debug, Default)]
-struct Count {
-    records: i64,
-    bytes: i64,
-}
-
-async fn count(args: &Replay) -> Result<Exit, Failure> {
-    let client = args.server.connect().await?;
-    let spans = spans(args, &client, args.range).await?;
-    let mut counts: BTreeMap<u32, Count> =
-        spans.keys().map(|partition| (*partition, Count::default())).collect();
-    let progress = Progress::records(total(&spans));
-    let filter: Option<Filter> = args.filter.filter();
-    let mut source = Source::new(&client, &args.topic, filter, spans.clone());
-    while !source.is_done() {
-        let left: Vec<u32> = source.left().collect();
-        for piece in source.read(&left).await? {
-            let count = counts.entry(piece.partition()).or_default();
-            progress.add(add(count, &piece)?);
-        }
-    }
-    progress.clear();
-    let mut rows = Rows::new(&["topic", "partition", "from", "to", "records", "bytes"]);
-    for (partition, span) in &spans {
-        let count = counts.remove(partition).unwrap_or_default();
-        let (from, to) = (span.next.into(), span.to.into());
-        let topic = args.topic.as_str().into();
-        rows.push([topic, (*partition).into(), from, to, count.records.into(), Cell::Bytes(count.bytes)]);
-        counts.insert(*partition, count);
-    }
-    let any = counts.values().any(|count| count.records > 0);
-    rows.print(Out::new(), args.format.as_ref(), if any { Exit::Differences } else { Exit::Ok })
-}
-
-/// Counts the records of the range; returns how many there were.
-fn add(count: &mut Count, piece: &Piece) -> Result<u64, Failure> {
-    let mut seen = 0;
-    for batch in piece.records.batches() {
-        for record in batch?.records() {
-            let record = record?;
-            if record.offset >= piece.to {
-                break;
-            }
-            seen += 1;
-            count.records += 1;
-            count.bytes += i64::try_from(record.as_bytes().len()).unwrap_or(i64::MAX);
-        }
-    }
-    Ok(seen)
 }

@@ -116,27 +116,36 @@ pub(super) fn index(bytes: &mut [u8]) {
     }
 }
 
-/// An index of keys without anchors: the crc of its header and directory, then that of its first block.
+/// An index of keys with no more than one block and one run of anchors: the crc of its header and directory, then those of the two.
 pub(super) fn keys(bytes: &mut [u8]) {
     if bytes.len() < 64 {
         return;
     }
     let (header, rest) = bytes.split_at_mut(52);
     let blocks = four(header, 36).min(rest.len() / 8);
-    let (directory, block) = rest.split_at(blocks * 8);
+    let (directory, rest) = rest.split_at_mut(blocks * 8);
+    let mut anchored = match four(header, 44) {
+        0 => 0,
+        anchors => anchors.saturating_mul(4).saturating_add(4),
+    };
+    if anchored > rest.len() {
+        put(header, 44, 0);
+        anchored = 0;
+    }
+    let (block, anchors) = rest.split_at_mut(rest.len() - anchored);
     put(header, 40, u32::try_from(block.len()).unwrap_or(u32::MAX));
-    put(header, 44, 0);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(TOPIC.as_bytes());
     hasher.update(&header[..48]);
     hasher.update(directory);
     let crc = hasher.finalize();
     put(header, 48, crc);
-    let begin = 52 + blocks * 8;
-    if blocks == 1 && bytes.len() >= begin + 4 {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&crc.to_le_bytes());
-        hasher.update(&bytes[begin + 4..]);
-        put(bytes, begin, hasher.finalize());
+    for run in [block, anchors] {
+        if run.len() >= 4 {
+            let mut hasher = crc32fast::Hasher::new();
+            hasher.update(&crc.to_le_bytes());
+            hasher.update(&run[4..]);
+            put(run, 0, hasher.finalize());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use annals_wire::v1::{self, group_service_server::GroupService};
 use tonic::{Request, Response, Status};
 
-use super::{Services, membership};
+use super::{Services, membership, refusal::Refusal};
 use crate::broker::PageRequest;
 
 #[tonic::async_trait]
@@ -13,8 +13,20 @@ impl GroupService for Services {
         request: Request<v1::CreateGroupRequest>,
     ) -> Result<Response<v1::CreateGroupResponse>, Status> {
         let asked = request.into_inner();
-        let settings = membership::settings(&asked.config.unwrap_or_default())?;
-        let group = self.broker.create_group(&asked.group, settings).await?;
+        let group = match (asked.shadow, asked.config) {
+            (Some(_), Some(_)) => {
+                return Err(
+                    Refusal::argument("config", "not with `shadow`, whose settings are its own").into()
+                );
+            }
+            (Some(shadow), None) => {
+                self.broker.create_shadow_group(membership::shadow(asked.group, shadow)?).await?
+            }
+            (None, config) => {
+                let settings = membership::settings(&config.unwrap_or_default())?;
+                self.broker.create_group(&asked.group, settings).await?
+            }
+        };
         Ok(Response::new(v1::CreateGroupResponse { group: Some(membership::group(group)) }))
     }
 

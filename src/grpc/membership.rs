@@ -6,8 +6,8 @@ use prost::Message as _;
 use super::{convert, refusal::Refusal, status};
 use crate::{
     broker::{
-        AssignedPartition, Error, GroupChange, GroupInfo, Join, MemberEvent, MemberInfo, OwnedPartition,
-        Place,
+        self, AssignedPartition, Error, GroupChange, GroupInfo, Join, MemberEvent, MemberInfo,
+        OwnedPartition, Place,
     },
     state::{GroupStart, Subscription},
     sync::Arc,
@@ -135,6 +135,23 @@ pub(super) fn group(info: GroupInfo) -> v1::Group {
         last_commit_ms: info.last_commit_ms,
         member_count: info.member_count,
     }
+}
+
+/// A shadow group asked for.
+pub(super) fn shadow(group: String, asked: v1::ShadowGroup) -> Result<broker::Shadow, Refusal> {
+    let range = |range: v1::ShadowRange| broker::ShadowRange {
+        topic: range.topic,
+        partition: range.partition,
+        from: range.from_offset,
+        to: range.to_offset,
+    };
+    Ok(broker::Shadow {
+        group,
+        ranges: asked.ranges.into_iter().map(range).collect(),
+        filter: asked.filter.map(broker::Filter::new).transpose()?.map(Arc::new),
+        ttl_ms: asked.ttl_ms,
+        allow_outputs: asked.allow_outputs,
+    })
 }
 
 fn member(member: &MemberInfo) -> v1::GroupMember {

@@ -173,6 +173,7 @@ pub(crate) fn verdict(error: &Error) -> Verdict {
         Error::GroupHasMembers { group, members, .. } => {
             new(Code::FailedPrecondition).with("group", group).with("members", members).subject(group)
         }
+        Error::ShadowGroup { group } => new(Code::FailedPrecondition).with("group", group).subject(group),
         Error::GroupExists { group, differs } => {
             new(Code::AlreadyExists).with("group", group).with("differs", differs)
         }

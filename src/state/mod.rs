@@ -34,6 +34,7 @@ mod tests;
 use annals_wire::internal::{self, state_entry::Body, state_image::Part};
 use prost::Message as _;
 
+pub(crate) use groups::position_entry;
 pub use groups::{
     Committed, Group, GroupEvent, GroupSettings, GroupStart, Groups, Member, Membership, Owned, Subscription,
     TopicView, decide, given_keys, keys,

@@ -176,8 +176,12 @@ fn a_group_with_members_is_not_moved_by_who_is_none() {
     assert_eq!(ran.code, 6, "{ran:?}");
     let ran = server.run(&["group", "delete", "g", "--yes"]);
     assert_eq!(ran.code, 6, "{ran:?}");
+    let ran = server.run(&["group", "reset", "g", "-t", "n", "--to", "start", "--dry-run"]);
+    assert!(ran.code != 8 && ran.said.contains("stop them first"), "{ran:?}");
     assert_eq!(member.interrupt(), Some(130));
     server.ok(&["group", "delete", "g", "--yes"], b"");
+}
+
 #[test]
 fn a_reset_moves_what_its_dry_run_says() {
     let server = Server::start();

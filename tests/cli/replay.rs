@@ -15,7 +15,7 @@ fn lines(count: u32, apart: u32) -> Vec<u8> {
         format!(
             "{{\"key\":\"k{}\",\"value\":\"{n}\",\"headers\":[[\"ce_type\",\"{}\"],[\"odd\",{{\"base64\":\"/w==\"}}]],\"timestamp_ms\":{}}}\n",
             n % 7,
-            if n % 3 == 0 { "made" } else { "paid" },
+            if n.is_multiple_of(3) { "made" } else { "paid" },
             1_700_000_000_000_u64 + u64::from(n * apart)
         )
     };
@@ -116,7 +116,8 @@ fn a_copy_has_every_record_once_whatever_is_killed() {
 }
 
 fn by_key_of(lines: &[Value], key: &str) -> Vec<String> {
-    lines.iter().filter(|line| line["key"].to_string() == key).map(content).collect()
+    let is_its = |line: &&Value| line["key"].as_str().is_some_and(|found| format!("\"{found}\"") == key);
+    lines.iter().filter(is_its).map(content).collect()
 }
 
 fn copied(server: &Server) -> i64 {
@@ -169,4 +170,34 @@ fn spacing_is_kept_or_made_closer() {
         assert!(began.elapsed() >= Duration::from_millis(least), "{speed}: {:?}", began.elapsed());
         assert_eq!(values(&replayed), (0..11).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_range_is_given_to_a_group_of_its_own() {
+    let server = Server::start();
+    server.ok(&["topic", "create", "orders", "--partitions", "2"], b"");
+    server.ok(&["produce", "orders", "--json"], &lines(60, 1000));
+    server.ok(&["consume", "orders", "-g", "billing"], b"");
+    let billing = server.ok(&["group", "describe", "billing"], b"");
+    let half = "@2023-11-14T22:13:30Z..@2023-11-14T22:13:50Z";
+    let rows = json_lines(
+        &server.ok(&["replay", "orders", half, "--into-group", "again", "--key-prefix", "k"], b""),
+    );
+    let counted: i64 =
+        rows.iter().map(|row| row["to"].as_i64().unwrap() - row["from"].as_i64().unwrap()).sum();
+    assert_eq!((rows.len(), counted), (2, 20));
+    let stands = json_lines(&server.ok(&["group", "describe", "again"], b""));
+    assert_eq!(stands.len(), 2);
+    for (row, at) in rows.iter().zip(&stands) {
+        assert_eq!((&row["partition"], &row["from"]), (&at["partition"], &at["next_offset"]));
+    }
+    assert_eq!(
+        server.run(&["replay", "orders", half, "--into-group", "again"]).code,
+        6,
+        "it is there already"
+    );
+    let now = server.ok(&["group", "describe", "billing"], b"");
+    let place =
+        |printed: &[u8]| json_lines(printed).iter().map(|row| row["next_offset"].clone()).collect::<Vec<_>>();
+    assert_eq!(place(&now), place(&billing), "those at work stand where they stood");
 }

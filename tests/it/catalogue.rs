@@ -14,6 +14,11 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("PARTITION_UNKNOWN", "tests/it/reasons.rs", "produce_is_refused_with_a_reason"),
     ("GROUP_NOT_FOUND", "tests/it/reasons.rs", "commits_are_refused_with_a_reason"),
     ("GROUP_EXISTS", "tests/it/members.rs", "groups_are_made_changed_and_described"),
+    (
+        "SHADOW_GROUP",
+        "tests/it/members.rs",
+        "a_shadow_group_stores_no_outputs_and_is_not_moved_while_it_has_members",
+    ),
     ("GROUP_HAS_MEMBERS", "tests/it/members.rs", "outsiders_are_kept_out_while_members_live"),
     ("MEMBER_NAME_IN_USE", "tests/it/members.rs", "a_name_that_lives_is_refused_after_a_session_timeout"),
     ("INVALID_NAME", "tests/it/reasons.rs", "produce_is_refused_with_a_reason"),

@@ -227,7 +227,7 @@ async fn a_group_whose_position_is_no_longer_kept_is_told_the_gap_and_goes_on_or
         first.store("t", &[value]).await;
     }
     let stops = v1::GroupConfig { gap: v1::GroupGap::Stop.into(), ..Default::default() };
-    let make = v1::CreateGroupRequest { group: "stops".into(), config: Some(stops) };
+    let make = v1::CreateGroupRequest { group: "stops".into(), config: Some(stops), shadow: None };
     first.groups().create_group(make).await.unwrap();
     for group in ["goes-on", "stops"] {
         let position = v1::CommitPosition { topic: "t".into(), next_offset: 1, ..Default::default() };

@@ -111,7 +111,7 @@ fn fast() -> v1::GroupConfig {
 }
 
 async fn configured(site: &Site, group: &str, config: v1::GroupConfig) -> Result<v1::Group, Status> {
-    let make = v1::CreateGroupRequest { group: group.into(), config: Some(config) };
+    let make = v1::CreateGroupRequest { group: group.into(), config: Some(config), shadow: None };
     Ok(site.groups().create_group(make).await?.into_inner().group.unwrap())
 }
 
@@ -334,4 +334,46 @@ async fn a_stopping_server_lets_members_commit_and_keeps_them() {
     assert_eq!(one.commit(1, position("t", 0, 1, epoch)).await, None);
     check(&refused(&mut one.events).await, Code::Unavailable, "SHUTTING_DOWN", "Reconnect");
     stopping.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_shadow_group_stores_no_outputs_and_is_not_moved_while_it_has_members() {
+    let site = site().await;
+    make(&site, "t", 1).await;
+    site.store("t", &["a", "b", "c"]).await;
+    let range = v1::ShadowRange { topic: "t".into(), partition: 0, from_offset: 1, to_offset: 2 };
+    let shadow = v1::ShadowGroup { ranges: vec![range], ttl_ms: 60_000, ..Default::default() };
+    let create = v1::CreateGroupRequest { group: "g".into(), config: None, shadow: Some(shadow) };
+    let both = v1::CreateGroupRequest { config: Some(fast()), ..create.clone() };
+    let status = site.groups().create_group(both).await.unwrap_err();
+    check(&status, Code::InvalidArgument, "MALFORMED", "shadow");
+    site.groups().create_group(create).await.unwrap();
+    let outputs = vec![v1::Output {
+        topic: "t".into(),
+        records: vec![v1::Record { value: Some("made".into()), ..Default::default() }],
+        ..Default::default()
+    }];
+    let offsets = vec![v1::CommitPosition { expected_offset: Some(1), ..position("t", 0, 2, 0) }];
+    let step = v1::AppendAndCommitRequest {
+        request_id: "r".into(),
+        group: "g".into(),
+        offsets,
+        outputs,
+        ..Default::default()
+    };
+    let status = site.producer().append_and_commit(step).await.unwrap_err();
+    check(&status, Code::FailedPrecondition, "SHADOW_GROUP", "--allow-outputs");
+
+    let mut one = Member::join(&site, joins("g", "one", &["t"])).await;
+    assert_eq!(one.assigned().await[0].next_offset, 1);
+    let Event::Slice(slice) = one.next().await else { panic!("records") };
+    assert_eq!((records(&slice), slice.next_offset), (vec![(1, "b".into())], 2));
+    let to = Some(v1::reset_offsets_request::To::Earliest(true));
+    let reset = v1::ResetOffsetsRequest { group: "g".into(), topic: "t".into(), to, ..Default::default() };
+    let status = site.offsets().reset_offsets(reset.clone()).await.unwrap_err();
+    check(&status, Code::FailedPrecondition, "GROUP_HAS_MEMBERS", "stop them first");
+    one.say(Command::Leave(v1::ConsumeLeave {})).await;
+    while one.events.message().await.unwrap().is_some() {}
+    let moves = site.offsets().reset_offsets(reset).await.unwrap().into_inner().moves;
+    assert_eq!((moves[0].from_offset, moves[0].to_offset, moves[0].records_reread), (Some(1), 0, 1));
 }

@@ -6,8 +6,14 @@ use std::{collections::BTreeMap, fs};
 use super::{clean, root};
 
 /// Pages that name what holds their promises.
-const PAGES: &[&str] =
-    &["docs/hazards.md", "docs/durability.md", "docs/exactly-once.md", "docs/groups.md", "docs/rates.md"];
+const PAGES: &[&str] = &[
+    "docs/hazards.md",
+    "docs/durability.md",
+    "docs/exactly-once.md",
+    "docs/groups.md",
+    "docs/rates.md",
+    "docs/replay.md",
+];
 const ROWS: &str = "src/model/mutants.rs";
 /// Hazards that may be without an answer, with the reason.
 const EXEMPT: usize = 2;

@@ -139,7 +139,17 @@ impl Client {
 
     /// Makes a group; settings left out are the defaults. The same again is OK, other settings are `GROUP_EXISTS`.
     pub async fn create_group(&self, group: &str, config: v1::GroupConfig) -> Result<v1::Group> {
-        let request = v1::CreateGroupRequest { group: group.to_owned(), config: Some(config) };
+        let config = Some(config);
+        self.make_group(v1::CreateGroupRequest { group: group.to_owned(), config, shadow: None }).await
+    }
+
+    /// Makes a shadow group: a range of history for a group of its own, that groups at work do not notice.
+    pub async fn create_shadow_group(&self, group: &str, shadow: v1::ShadowGroup) -> Result<v1::Group> {
+        let shadow = Some(shadow);
+        self.make_group(v1::CreateGroupRequest { group: group.to_owned(), config: None, shadow }).await
+    }
+
+    async fn make_group(&self, request: v1::CreateGroupRequest) -> Result<v1::Group> {
         let made = self
             .call(Repeat::Safe, |channel| {
                 let request = request.clone();

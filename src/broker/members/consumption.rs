@@ -35,6 +35,8 @@ use crate::{
 #[derive(Debug)]
 struct Part {
     cursor: Cursor,
+    /// Where the group ends here, if it does.
+    until: Option<i64>,
     told_caught_up: bool,
     failed: bool,
 }
@@ -274,7 +276,8 @@ impl Consumption {
                 leader_epoch: bounds.leader_epoch,
                 assignment_epoch: *epoch,
             });
-            let part = Part { cursor, told_caught_up: false, failed: began.is_err() };
+            let until = group.settings.as_ref().and_then(|settings| settings.end(*key));
+            let part = Part { cursor, until, told_caught_up: false, failed: began.is_err() };
             let index = self.put(*key, part);
             match began {
                 Ok(()) => begins.push(index),
@@ -359,7 +362,8 @@ impl Consumption {
             return None;
         }
         let seen = cursor.lane.readers.version();
-        let mut found = read(&cursor.topic, &cursor.lane, cursor.offset, max_bytes, &self.rules);
+        let rules = ReadRules { until: part.until, ..self.rules.clone() };
+        let mut found = read(&cursor.topic, &cursor.lane, cursor.offset, max_bytes, &rules);
         if let Err(Error::OffsetTruncated { earliest, .. }) = &found
             && !self.stop_at_gap
         {

@@ -184,6 +184,7 @@ impl Broker {
             // What is overdue stays so: if there is no room now, the next look tries again.
             self.tend(|room| self.decide_overdue(room, &group, &overdue, now));
         }
+        self.expire_groups();
         if self.keeper.take_topics() {
             for group in &all {
                 let done = self.tend(|room| self.decide_topics(room, group, now));

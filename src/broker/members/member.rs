@@ -99,6 +99,7 @@ impl Broker {
                                 accept: join.accept_codecs,
                                 skip_damaged: join.skip_damaged,
                                 filter: stored_filter(&joined.settings)?,
+                                until: None,
                             };
                             return Ok(Consumption::new(self, desk, &joined, rules, registrations, place));
                         }

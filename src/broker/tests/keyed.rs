@@ -126,7 +126,9 @@ async fn many_places_in_large_batches_are_all_found_with_and_without_an_index() 
             // 51 of them, or fewer than 16 KiB each, and the open segment.
             assert!(round > 0 || key != "seldom" || looked_at < 2 << 20, "{looked_at}");
         }
-        indexes(&house).iter().for_each(|path| house.disk.remove(path).unwrap());
+        for path in indexes(&house) {
+            house.disk.remove(&path).unwrap();
+        }
     }
 }
 

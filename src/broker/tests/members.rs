@@ -78,7 +78,7 @@ impl House {
 
 impl Member {
     /// What it is told next, signs of life apart.
-    async fn next(&mut self) -> MemberEvent {
+    pub(super) async fn next(&mut self) -> MemberEvent {
         loop {
             let next = tokio::time::timeout(Duration::from_secs(10), self.mouth.next());
             match next.await.expect("something is said").expect("it did not leave").expect("it is not out") {

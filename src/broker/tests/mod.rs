@@ -11,6 +11,7 @@ mod producers;
 mod rates;
 mod reads;
 mod resets;
+mod shadows;
 mod steps;
 mod storm;
 mod subscribe;

@@ -62,6 +62,7 @@ fn errors() -> Vec<(Error, Code)> {
             Code::FailedPrecondition,
         ),
         (Error::MemberNameInUse { group: "g".into(), member_name: "m".into() }, Code::FailedPrecondition),
+        (Error::ShadowGroup { group: "g".into() }, Code::FailedPrecondition),
         (Error::GroupHasMembers { group: "g".into(), members: 2, way_out: "Wait" }, Code::FailedPrecondition),
         (Error::GroupExists { group: "g".into(), differs: "start".into() }, Code::AlreadyExists),
         (Error::LimitReached { what: "topics", limit: 3 }, Code::ResourceExhausted),

@@ -95,6 +95,17 @@ impl Group {
         self.settings.clone().unwrap_or_default()
     }
 
+    /// Whether its time to live is over: nobody is there, and nobody has committed for so long.
+    pub fn is_over(&self, now_ms: i64) -> bool {
+        let ttl_ms = self.settings.as_ref().map_or(0, |settings| settings.ttl_ms);
+        if ttl_ms == 0 || !self.membership.members.is_empty() {
+            return false;
+        }
+        let last = self.positions.values().map(|committed| committed.commit_time_ms).max();
+        let age = last.and_then(|last| u64::try_from(now_ms.saturating_sub(last)).ok());
+        age.is_some_and(|age| age >= ttl_ms)
+    }
+
     fn holds_nothing(&self) -> bool {
         self.positions.is_empty() && self.settings.is_none() && self.membership.members.is_empty()
     }
@@ -300,7 +311,7 @@ fn position_of(entry: &internal::GroupPosition) -> Option<(PartitionKey, Committ
 }
 
 /// A bare position as entries have it.
-fn position_entry(key: PartitionKey, next_offset: i64) -> internal::GroupPosition {
+pub(crate) fn position_entry(key: PartitionKey, next_offset: i64) -> internal::GroupPosition {
     let topic_id = Bytes::copy_from_slice(key.topic.as_bytes());
     internal::GroupPosition { topic_id, partition: key.partition, next_offset, ..Default::default() }
 }

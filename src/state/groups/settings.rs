@@ -35,6 +35,8 @@ pub struct GroupSettings {
     pub ttl_ms: u64,
     /// Replays what another group has read; holds up nothing.
     pub shadow: bool,
+    /// What a shadow group makes of what it reads may be stored in the same step as its position.
+    pub shadow_outputs: bool,
     /// Where a shadow group ends, in order of partition.
     pub ends: Vec<(PartitionKey, i64)>,
 }
@@ -50,12 +52,19 @@ impl Default for GroupSettings {
             stop_at_gap: false,
             ttl_ms: 0,
             shadow: false,
+            shadow_outputs: false,
             ends: Vec::new(),
         }
     }
 }
 
 impl GroupSettings {
+    /// Where it ends in a partition; `None` = nowhere.
+    pub fn end(&self, key: PartitionKey) -> Option<i64> {
+        let at = self.ends.binary_search_by_key(&key, |(key, _)| *key).ok()?;
+        self.ends.get(at).map(|(_, end)| *end)
+    }
+
     /// As entries hold them.
     pub fn to_entry(&self) -> internal::GroupSettings {
         internal::GroupSettings {
@@ -70,6 +79,7 @@ impl GroupSettings {
             stop_at_gap: self.stop_at_gap,
             ttl_ms: self.ttl_ms,
             shadow: self.shadow,
+            shadow_outputs: self.shadow_outputs,
             ends: self.ends.iter().map(|(key, end)| position_entry(*key, *end)).collect(),
         }
     }
@@ -86,6 +96,7 @@ impl GroupSettings {
             stop_at_gap: entry.stop_at_gap,
             ttl_ms: entry.ttl_ms,
             shadow: entry.shadow,
+            shadow_outputs: entry.shadow_outputs,
             ends: ends.map(|(key, committed)| (key, committed.next_offset)).collect(),
         }
     }

@@ -24,6 +24,17 @@ pub struct Places {
     pub read: usize,
 }
 
+impl Places {
+    /// Nothing is said about this offset and those behind it.
+    pub fn end_at(&mut self, until: i64) {
+        self.until = self.until.min(until);
+        self.ranges.retain(|range| range.start < until);
+        if let Some(last) = self.ranges.last_mut() {
+            last.end = last.end.min(until);
+        }
+    }
+}
+
 impl Partition {
     /// Where from an offset on records of a key may lie: about `most` ranges, or what lies before a segment that has no index. Of
     /// such a segment all offsets are told, as one range. Says nothing at or above the high watermark.
