@@ -61,7 +61,8 @@ struct Published {
 #[derive(Debug)]
 struct Following {
     began: u64,
-    parts: BTreeMap<u32, Part>,
+    /// Apart from the map, whose nodes keep room for more than they hold.
+    parts: BTreeMap<u32, Box<Part>>,
     /// Offsets it moved forward, and back.
     advanced: Series,
     rewound: Series,
@@ -122,7 +123,7 @@ impl Rates {
         let mut groups = self.groups.lock();
         let following = following(&mut groups, group, key.topic, second);
         let began = following.began;
-        let part = following.parts.entry(key.partition).or_insert_with(|| Part::at(first, began));
+        let part = following.parts.entry(key.partition).or_insert_with(|| Box::new(Part::at(first, began)));
         part.delivered(first, next, records, now_ms, second);
     }
 
@@ -133,7 +134,7 @@ impl Rates {
         let name = groups.get_key_value(group).map_or_else(|| Arc::from(group), |(name, _)| Arc::clone(name));
         let following = following(&mut groups, &name, key.topic, second);
         let began = following.began;
-        let begins = || Part::at(before.unwrap_or_else(|| partition.bounds().log_start), began);
+        let begins = || Box::new(Part::at(before.unwrap_or_else(|| partition.bounds().log_start), began));
         let part = following.parts.entry(key.partition).or_insert_with(begins);
         let confirmed = part.committed(next, second);
         following.advanced.add(second, confirmed.processed + confirmed.replayed + confirmed.skipped);

@@ -111,11 +111,18 @@ impl Membership {
                 owned.revoking = true;
             }
         }
+        let mut assigned = Vec::new();
         for given in &moved.assigned {
             let Some((member, _)) = self.members.get_key_value(given.member_id.as_str()) else { continue };
             for (key, epoch) in given_keys(given).filter(|(_, epoch)| *epoch < self.next_epoch) {
-                self.owned.insert(key, Owned { member: Arc::clone(member), epoch, revoking: false });
+                assigned.push((key, Owned { member: Arc::clone(member), epoch, revoking: false }));
             }
+        }
+        if assigned.len() < self.owned.len() / 8 {
+            self.owned.extend(assigned);
+        } else {
+            // Merged at once its nodes are full; filled one by one they would be half empty.
+            self.owned.append(&mut assigned.into_iter().collect());
         }
     }
 

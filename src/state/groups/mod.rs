@@ -166,7 +166,14 @@ impl Groups {
             Body::OffsetsCommitted(entry) => {
                 let positions: Vec<_> = entry.positions.iter().filter_map(position_of).collect();
                 if !positions.is_empty() {
-                    self.change(number, &entry.group, |group| group.positions.extend(positions));
+                    self.change(number, &entry.group, |group| {
+                        if group.positions.is_empty() {
+                            // Built at once its nodes are full; filled one by one they would be half empty.
+                            group.positions = positions.into_iter().collect();
+                        } else {
+                            group.positions.extend(positions);
+                        }
+                    });
                 }
             }
             Body::GroupConfigured(entry) => {
@@ -277,7 +284,7 @@ impl Groups {
         for image in image.groups {
             let entry = image.group.ok_or("a group's image without the group")?;
             groups.change(image.number, &entry.group, |group| {
-                group.positions.extend(entry.positions.iter().filter_map(position_of));
+                group.positions = entry.positions.iter().filter_map(position_of).collect();
                 group.settings =
                     image.settings.as_ref().map(|entry| Arc::new(GroupSettings::from_entry(entry)));
                 group.membership = image.members.as_ref().map(Membership::thaw).unwrap_or_default();
