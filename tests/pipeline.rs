@@ -286,6 +286,17 @@ async fn stages_of_a_stock_python_stub_make_the_same() {
 /// A producer through kill after kill: every record is stored, once, where its ack says, in its partition's order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_producer_stores_everything_once_however_often_the_server_is_killed() {
+    // A kill that finds no answer on its way proves nothing. That all eight do happens now and then.
+    for _ in 0..10 {
+        if duplicates_through_kills().await > 0 {
+            return;
+        }
+    }
+    panic!("no answer got lost: the kills hit nothing");
+}
+
+/// How many records were stored before their producer, having heard nothing, sent them again.
+async fn duplicates_through_kills() -> u32 {
     let folder = tempfile::tempdir().unwrap();
     let mut broker = server(folder.path());
     let client = connect(&address(folder.path())).await;
@@ -319,5 +330,5 @@ async fn a_producer_stores_everything_once_however_often_the_server_is_killed() 
         sent.entry(key).or_default().push(number.to_string());
     }
     assert_eq!(all(&client, "t").await, sent);
-    assert!(duplicates > 0, "no answer got lost: the kills hit nothing");
+    duplicates
 }
