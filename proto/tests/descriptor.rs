@@ -115,7 +115,7 @@ fn services_and_calls_are_named_alike_and_share_no_message() {
             }
         }
     }
-    assert_eq!((services, seen.len() / 2), (7, 24));
+    assert_eq!((services, seen.len() / 2), (7, 25));
 }
 
 #[test]
