@@ -16,7 +16,8 @@ use bytes::Bytes;
 use super::{Broker, Commit, CommitPosition, Error, position::check_history, settle::room_for};
 use crate::{
     state::{Committed, Groups, write_entry},
-    storage::{Change, Class, PartitionKey, Room},
+    storage::{Change, Class, Partition, PartitionKey, Room},
+    sync::Arc,
 };
 
 /// Bytes of a position in an entry, without its note.
@@ -101,17 +102,36 @@ impl Broker {
 
     /// Applies a commit that was entered, and counts what it confirms.
     pub(super) fn apply_commit(&self, groups: &mut Groups, number: u64, body: &Body) {
-        if let Body::OffsetsCommitted(entry) = body {
-            for position in &entry.positions {
-                let Some(topic) = TopicId::from_slice(&position.topic_id) else { continue };
-                let key = PartitionKey { topic, partition: position.partition };
-                let before = committed_in(groups, &entry.group, key).map(|before| before.next_offset);
-                if let Some(partition) = self.storage.partition(key) {
-                    self.rates.committed(&entry.group, &partition, before, position.next_offset);
-                }
+        self.each_moved(groups, body, |group, partition, before, next| {
+            self.rates.committed(group, partition, before, next);
+        });
+        groups.apply(number, body);
+    }
+
+    /// Applies positions that somebody gave a group, which confirm nothing.
+    pub(super) fn apply_move(&self, groups: &mut Groups, number: u64, body: &Body) {
+        self.each_moved(groups, body, |group, partition, before, next| {
+            self.rates.moved(group, partition, before, next);
+        });
+        groups.apply(number, body);
+    }
+
+    /// Calls for each position of an entry with where the group stood before and where it stands now.
+    fn each_moved(
+        &self,
+        groups: &Groups,
+        body: &Body,
+        moved: impl Fn(&str, &Arc<Partition>, Option<i64>, i64),
+    ) {
+        let Body::OffsetsCommitted(entry) = body else { return };
+        for position in &entry.positions {
+            let Some(topic) = TopicId::from_slice(&position.topic_id) else { continue };
+            let key = PartitionKey { topic, partition: position.partition };
+            let before = committed_in(groups, &entry.group, key).map(|before| before.next_offset);
+            if let Some(partition) = self.storage.partition(key) {
+                moved(&entry.group, &partition, before, position.next_offset);
             }
         }
-        groups.apply(number, body);
     }
 
     /// Whether a commit that [`Broker::check_commit`] let pass may be, and what it comes to. The caller holds the lock of

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use annals_wire::ids::TopicId;
+
 use super::{
     Broker, CommittedOffset, Error, PartitionOffsets, RETRY_SOON, TopicOffsets, catalog::Topic,
     position::offset_at_time, read::read_error,
@@ -104,6 +106,10 @@ impl Broker {
 }
 
 impl Found {
+    pub(super) fn topic_id(&self) -> TopicId {
+        self.topic.id()
+    }
+
     pub(super) fn measured(self, now_ms: i64) -> CommittedOffset {
         let bounds = self.partition.bounds();
         let first = self.committed.next_offset.max(bounds.log_start);

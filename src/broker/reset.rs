@@ -19,7 +19,7 @@ use super::{
     settle::room_for,
 };
 use crate::{
-    state::{Group, Groups, write_entry},
+    state::{Group, write_entry},
     storage::{Change, Class, Room},
     sync::Arc,
 };
@@ -155,7 +155,7 @@ impl Broker {
         let positions = changed.iter().map(position).collect();
         let body = Body::OffsetsCommitted(OffsetsCommitted { group: call.group.clone(), positions });
         let number = self.enqueue(room, vec![Change::State(write_entry(body.clone()))])?;
-        Groups::apply(&mut groups, number, &body);
+        self.apply_move(&mut groups, number, &body);
         Ok((moves, number))
     }
 }

@@ -75,7 +75,6 @@ fn a_group_is_not_moved_back_nor_read_by_two() {
     let back = server.run(&["consume", "n", "-g", "g", "-o", "start"]);
     assert_eq!(back.code, 6);
     assert!(back.said.contains("stands at 5") && back.said.contains("leave out -g"), "{}", back.said);
-    // What has gone out of the door is gone: nobody is a member any more.
     assert_eq!(server.ok(&["consume", "n", "-g", "g", "-o", "+2", "-n", "1", "-f", "%v"], b""), b"7");
     assert_eq!(standing(&server, "g"), BTreeMap::from([(0, 8)]));
 }
@@ -114,6 +113,14 @@ impl Printing {
     fn interrupt(&mut self) -> Option<i32> {
         interrupt(&self.child);
         self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Printing {
+    fn drop(&mut self) {
+        // A test that failed leaves nobody behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -11,7 +11,8 @@
 //!    Rates go by the monotonic clock, so a step of the wall clock bends no rate.
 //! 2. The hot roads are left alone. P costs an addition per append, under a lock that is held anyway. A commit adds to
 //!    counters; the append times it needs for L are read later, from a bounded queue, by [`Rates::sample`].
-//! 3. L is exact for the first [`MOST_LOOKS`] batches of a commit; of a longer one as many are looked at, evenly spread.
+//! 3. L is exact for commits of up to [`MOST_LOOKS`] batches; of a longer one as many are looked at, evenly spread. Where commits
+//!    are many they have fewer each, so that what L costs is bounded.
 //! 4. Nothing here is kept over a restart. Counters begin at [`Rates::since_ms`]; windows that reach further back are cut.
 //! 5. What a group or topic takes goes when it is deleted.
 
@@ -44,8 +45,10 @@ use crate::{
 
 /// Batches of a commit whose append time is looked up.
 const MOST_LOOKS: u64 = 64;
+/// Batches that are looked up at a time, about; each commit has one at least.
+const ALL_LOOKS: u64 = 8 * 1024;
 /// Commits that wait to be looked at; what comes on top is not measured.
-const MOST_SAMPLES: usize = 16 * 1024;
+const MOST_SAMPLES: usize = 4 * 1024;
 /// Between two looks at what was published.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -131,12 +134,9 @@ impl Rates {
     pub(crate) fn committed(&self, group: &str, partition: &Arc<Partition>, before: Option<i64>, next: i64) {
         let (second, key) = (self.second(), partition.key());
         let mut groups = self.groups.lock();
-        let name = groups.get_key_value(group).map_or_else(|| Arc::from(group), |(name, _)| Arc::clone(name));
+        let name = shared(&groups, group);
         let following = following(&mut groups, &name, key.topic, second);
-        let began = following.began;
-        let begins = || Box::new(Part::at(before.unwrap_or_else(|| partition.bounds().log_start), began));
-        let part = following.parts.entry(key.partition).or_insert_with(begins);
-        let confirmed = part.committed(next, second);
+        let confirmed = following.part(partition, before).committed(next, second);
         following.advanced.add(second, confirmed.processed + confirmed.replayed + confirmed.skipped);
         following.rewound.add(second, confirmed.rewound);
         drop(groups);
@@ -149,9 +149,34 @@ impl Rates {
         }
     }
 
+    /// A group that stood at `before`, or nowhere yet, is put at `next` by somebody who moves it: no record is processed by that.
+    pub(crate) fn moved(&self, group: &str, partition: &Partition, before: Option<i64>, next: i64) {
+        let (second, key) = (self.second(), partition.key());
+        let mut groups = self.groups.lock();
+        let name = shared(&groups, group);
+        let following = following(&mut groups, &name, key.topic, second);
+        let (forward, back) = following.part(partition, before).moved(next);
+        following.advanced.add(second, forward);
+        following.rewound.add(second, back);
+    }
+
+    /// Lets go of groups and topics that are not there any more.
+    fn prune(&self, group: impl Fn(&str) -> bool, topic: impl Fn(&TopicId) -> bool) {
+        self.groups.lock().retain(|name, topics| {
+            topics.retain(|id, _| topic(id));
+            group(name)
+        });
+    }
+
     /// The group is gone.
     pub(crate) fn forget_group(&self, group: &str) {
         self.groups.lock().remove(group);
+    }
+
+    /// Groups in topics that are counted for.
+    #[cfg(test)]
+    pub(super) fn counted_for(&self) -> usize {
+        self.groups.lock().values().map(HashMap::len).sum()
     }
 
     /// What was published to all topics, as of the last look.
@@ -176,22 +201,15 @@ impl Rates {
             }
             now.insert(id, published);
         }
-        let gone: Vec<TopicId> = before.keys().copied().collect();
         *before = now;
-        drop(before);
-        if !gone.is_empty() {
-            let mut groups = self.groups.lock();
-            for topics in groups.values_mut() {
-                topics.retain(|id, _| !gone.contains(id));
-            }
-        }
     }
 
     /// Measures the latency of what was confirmed since the last time. May read from the disk.
     pub(super) fn sample(&self) {
         let samples = std::mem::take(&mut *self.samples.lock());
+        let looks = (ALL_LOOKS / (samples.len() as u64).max(1)).clamp(1, MOST_LOOKS);
         for sample in samples {
-            let measured = sample.measure();
+            let measured = sample.measure(looks);
             let second = self.second();
             let mut groups = self.groups.lock();
             let topics = groups.get_mut(&sample.group);
@@ -225,6 +243,20 @@ impl Published {
     }
 }
 
+/// The name as it is kept.
+fn shared(groups: &Groups, name: &str) -> Arc<str> {
+    groups.get_key_value(name).map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name))
+}
+
+impl Following {
+    /// A partition; new is one in which the group stood at `before`, or nowhere yet.
+    fn part(&mut self, partition: &Partition, before: Option<i64>) -> &mut Part {
+        let began = self.began;
+        let begins = || Box::new(Part::at(before.unwrap_or_else(|| partition.bounds().log_start), began));
+        self.parts.entry(partition.key().partition).or_insert_with(begins)
+    }
+}
+
 fn following<'a>(groups: &'a mut Groups, group: &Arc<str>, topic: TopicId, second: u64) -> &'a mut Following {
     groups.entry(Arc::clone(group)).or_default().entry(topic).or_insert_with(|| Following {
         began: second,
@@ -246,7 +278,7 @@ struct Measured {
 }
 
 impl Sample {
-    fn measure(&self) -> Measured {
+    fn measure(&self, looks: u64) -> Measured {
         let mut measured = Measured::default();
         let Confirmed { first, next, processed, ref deliveries, .. } = self.confirmed;
         let whole = u64::try_from(next - first).unwrap_or(1).max(1);
@@ -257,7 +289,7 @@ impl Sample {
             u64::try_from(scaled).unwrap_or(u64::MAX)
         };
         let took = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-        let (mut at, mut looks) = (first, MOST_LOOKS);
+        let (mut at, mut looks) = (first, looks);
         while at < next {
             let Ok(Some(batch)) = self.partition.batch_at(at) else { break };
             let stride = (next - at) / i64::try_from(looks).unwrap_or(1);
@@ -323,6 +355,14 @@ impl Broker {
         self.rates.look(second, topics.iter().map(|topic| (topic.id(), topic.lanes.as_slice())));
     }
 
+    /// Groups come and go by more than one door (a deletion, the last member, a time to live), so they are looked for.
+    pub(super) fn prune_rates(&self) {
+        let groups = self.truth.groups.lock();
+        let topic =
+            |id: &TopicId| self.storage.partition(PartitionKey { topic: *id, partition: 0 }).is_some();
+        self.rates.prune(|name| groups.get(name).is_some(), topic);
+    }
+
     /// Keeps the rates up to date until the broker is dropped. Run once, beside everything else.
     pub async fn keep_rates(self: Arc<Self>) {
         let (broker, clock) = (Arc::downgrade(&self), Arc::clone(&self.clock));
@@ -333,6 +373,7 @@ impl Broker {
             tokio::time::sleep(TICK.saturating_sub(within)).await;
             let Some(broker) = broker.upgrade() else { return };
             broker.look_in(broker.rates.second() - 1);
+            broker.prune_rates();
             let sampled = tokio::task::spawn_blocking(move || broker.rates.sample()).await;
             if sampled.is_err() {
                 return;

@@ -143,6 +143,17 @@ impl Part {
         Confirmed { processed, replayed, skipped, rewound: 0, first: fresh_from, next: to, deliveries }
     }
 
+    /// The group is put at `to` from outside: nothing is confirmed by that. Returns the offsets it went forward, and back.
+    pub(crate) fn moved(&mut self, to: i64) -> (u64, u64) {
+        let from = std::mem::replace(&mut self.committed, to);
+        let (forward, back) = (span(from, to), span(to, from));
+        self.take(from, to);
+        self.skipped += span(self.furthest.clamp(from, to.max(from)), to);
+        self.furthest = self.furthest.max(to);
+        self.rewound += back;
+        (forward, back)
+    }
+
     /// Takes what was handed over below `to`; what of it lies below `from` does not count.
     fn take(&mut self, from: i64, to: i64) -> Taken {
         let mut taken = Taken::default();

@@ -91,16 +91,13 @@ impl Broker {
     pub async fn stats(self: &Arc<Self>, selection: StatsSelection) -> Result<Stats, Error> {
         let topics = self.selected_topics(&selection).await?;
         let groups = self.selected_groups(&selection).await?;
-        let names: Vec<String> = topics.iter().map(|topic| topic.name().to_string()).collect();
         let (mut found, mut number) = (Vec::new(), 0);
         for group in groups {
             let (stands, read) = self.committed(&group, &selection.topics);
             number = number.max(read);
             found.extend(stands.into_iter().map(|one| (Arc::clone(&group), one)));
         }
-        let partitions: usize = topics.iter().map(|topic| topic.lanes.len()).sum();
-        let rows = found.len() + if selection.per_partition { partitions } else { names.len() };
-        if selection.per_partition && rows > MOST_ROWS {
+        if rows(&topics, &found, selection.per_partition) > MOST_ROWS {
             return Err(Error::LimitReached { what: "rows of statistics", limit: MOST_ROWS as u64 });
         }
         self.read_durable(number).await?;
@@ -163,6 +160,16 @@ impl Broker {
                 .collect(),
         }
     }
+}
+
+/// How much there is to tell.
+fn rows(topics: &[Arc<Topic>], found: &[(Arc<str>, Found)], per_partition: bool) -> usize {
+    let whole = |(group, one): &(Arc<str>, Found)| (Arc::clone(group), one.topic_id());
+    let mut pairs: Vec<_> = found.iter().map(whole).collect();
+    // In order of group and topic already.
+    pairs.dedup();
+    let partitions: usize = topics.iter().map(|topic| topic.lanes.len()).sum();
+    topics.len() + pairs.len() + if per_partition { partitions + found.len() } else { 0 }
 }
 
 impl Rates {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    broker::{GroupStats, Stats, StatsSelection},
+    broker::{GroupStats, Reset, ResetTo, Stats, StatsSelection},
     storage::PartitionKey,
 };
 
@@ -226,4 +226,40 @@ async fn of_a_filtered_slice_the_records_that_are_left_are_counted() {
         .map(|group| (group.delivered_records.total, group.processed_records.total))
         .collect();
     assert_eq!(counts, [(9, 9), (95, 95)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_moved_has_processed_nothing_by_that() {
+    let house = House::new();
+    house.put("t", &["x"; 10]).await;
+    house.commit_at("g", "t", 6).await.unwrap();
+    let reset = async |to| {
+        let call = Reset { group: "g".into(), topic: "t".into(), partitions: vec![0], to, dry_run: false };
+        house.broker.reset_offsets(call).await.unwrap();
+    };
+    reset(ResetTo::Offset(2)).await;
+    house.commit_at("g", "t", 7).await.unwrap();
+    let group = house.group().await;
+    assert_eq!((group.processed_records.total, group.replayed_records), (7, 4));
+    assert_eq!((group.rewound_records, group.skipped_records), (4, 0));
+    reset(ResetTo::Latest).await;
+    let group = house.group().await;
+    assert_eq!((group.processed_records.total, group.skipped_records, group.lag_records), (7, 3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_is_counted_for_no_longer() {
+    let house = House::new();
+    for topic in ["t", "u"] {
+        house.put(topic, &["a", "b"]).await;
+    }
+    house.commit_at("g", "t", 1).await.unwrap();
+    house.commit_at("g", "u", 1).await.unwrap();
+    // As for members that came and went, and never committed.
+    house.broker.rates.delivered(&Arc::from("passers-by"), house.key("t"), 0, 1, 1);
+    house.broker.prune_rates();
+    assert_eq!(house.broker.rates.counted_for(), 2);
+    house.broker.delete_topic("u", None).await.unwrap();
+    house.broker.prune_rates();
+    assert_eq!(house.broker.rates.counted_for(), 1);
 }

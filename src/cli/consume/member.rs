@@ -15,7 +15,7 @@ use std::{
 
 use annals_client::{Client, Consumed, Consumer, Delivery, ReaderState, v1};
 
-use super::{COMMIT_EVERY, Consume, LAST_COMMIT_TRIES, sheet::Sheet};
+use super::{COMMIT_EVERY, Consume, LAST_COMMIT_TRIES, sheet::Sheet, uncommitted};
 use crate::{
     cli::{
         connect::Interrupt,
@@ -262,10 +262,12 @@ impl<'a> Member<'a> {
             Err(error) if error.is_fenced() && positions.len() > 1 => {
                 // One of them is somebody else's by now; the others still count.
                 for position in positions {
+                    let partition = position.partition;
                     match self.consumer.commit(vec![position]).await {
-                        Err(error) if !error.is_fenced() && !error.is_temporary() => return Err(error.into()),
-                        _ => {}
-                    }
+                        Err(error) if error.is_temporary() || error.is_outcome_unknown() => return Ok(false),
+                        Err(error) if !error.is_fenced() => return Err(error.into()),
+                        _ => self.pending.remove(&partition),
+                    };
                 }
             }
             // Stored or not: if not, it comes again.
@@ -284,10 +286,6 @@ impl<'a> Member<'a> {
             }
             tokio::time::sleep(COMMIT_EVERY).await;
         }
-        Err(Failure::new(
-            Exit::Unavailable,
-            "what was printed last could not be committed: the server does not answer",
-        )
-        .next("It will be printed again: annals consume with the same group"))
+        Err(uncommitted())
     }
 }

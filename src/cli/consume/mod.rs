@@ -273,10 +273,12 @@ impl<'a> Run<'a> {
             }
             tokio::time::sleep(COMMIT_EVERY).await;
         }
-        Err(Failure::new(
-            Exit::Unavailable,
-            "what was printed last could not be committed: the server does not answer",
-        )
-        .next("It will be printed again: annals consume with the same group"))
+        Err(uncommitted())
     }
+}
+
+/// The last commit found no server.
+fn uncommitted() -> Failure {
+    let what = "what was printed last could not be committed: the server does not answer";
+    Failure::new(Exit::Unavailable, what).next("It will be printed again: annals consume with the same group")
 }
